@@ -1,0 +1,316 @@
+//! What travels over the sockets: paths, answers, error codes and sizes.
+//!
+//! The broker writes these types and the client reads them, so the two cannot drift apart.
+//! `docs/protocol.md` lists every key. Readers ignore keys that they do not know, so that a newer
+//! broker can talk to an older client; [`SCHEMA`] changes only when a key changes its meaning.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Secret;
+
+/// The version of every JSON document below.
+pub const SCHEMA: u32 = 1;
+
+/// Where the token socket is unless told otherwise.
+pub const DEFAULT_TOKEN_SOCKET: &str = "/run/arcbroker/token.sock";
+
+/// Where the admin socket is unless told otherwise.
+pub const DEFAULT_ADMIN_SOCKET: &str = "/run/arcbroker/admin.sock";
+
+/// Bytes of the longest answer that a client reads; the broker's longest is far below.
+pub const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Bytes of the longest resource that may be asked for.
+pub const MAX_RESOURCE: usize = 256;
+
+/// The api-version that our own client sends.
+pub const API_VERSION: &str = "2020-06-01";
+
+/// Request paths.
+pub mod path {
+    /// A token, in the shape of HIMDS and IMDS (token socket).
+    pub const TOKEN: &str = "/metadata/identity/oauth2/token";
+    /// The tenant of the machine (token socket).
+    pub const IDENTITY_INFO: &str = "/metadata/identity/info";
+    /// What the machine is (token socket).
+    pub const INSTANCE: &str = "/metadata/instance";
+    /// How the broker sees the caller (token socket).
+    pub const WHOAMI: &str = "/v1/whoami";
+    /// Health in one word (token socket).
+    pub const HEALTH: &str = "/v1/health";
+    /// Everything about the daemon (admin socket).
+    pub const STATUS: &str = "/v1/status";
+}
+
+/// A token, in the one shape that every known SDK accepts.
+///
+/// All values are strings and `expires_on` comes last: one SDK wants a string there, another lets
+/// the last of `expires_in` and `expires_on` win.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TokenAnswer {
+    /// The bearer token.
+    pub access_token: Secret,
+    /// Always empty.
+    #[serde(default)]
+    pub refresh_token: String,
+    /// Seconds left when the answer was written.
+    pub expires_in: String,
+    /// Unix seconds, or empty where upstream gave none.
+    #[serde(default)]
+    pub not_before: String,
+    /// The resource that was asked for, byte for byte.
+    pub resource: String,
+    /// Always `Bearer`.
+    pub token_type: String,
+    /// The client id of a user-assigned identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Unix seconds.
+    pub expires_on: String,
+}
+
+/// A refusal, in the dialect of HIMDS and IMDS and in that of App Service at once.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ErrorAnswer {
+    /// The reason as a word: the `error` values of Microsoft's metadata services.
+    pub error: String,
+    /// What happened and what to do next.
+    pub error_description: String,
+    /// The HTTP status once more.
+    #[serde(rename = "statusCode", default)]
+    pub status_code: u16,
+    /// `error_description` once more.
+    #[serde(default)]
+    pub message: String,
+    /// The number under which the audit log has this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Present when the api-version was at fault: versions to use instead.
+    #[serde(
+        rename = "newest-versions",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub newest_versions: Vec<String>,
+    /// [`SCHEMA`].
+    #[serde(default)]
+    pub schema: u32,
+}
+
+/// How the broker sees the process that asks, and what that process may have.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WhoamiAnswer {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Effective user id at the time of the connect.
+    pub uid: u32,
+    /// The user's name, for display only.
+    pub user: Option<String>,
+    /// Effective group id at the time of the connect.
+    pub gid: u32,
+    /// All groups at the time of the connect, the effective one included.
+    pub groups: Vec<u32>,
+    /// Process id, absent where the kernel gives none.
+    pub pid: Option<i32>,
+    /// What the policy allows.
+    pub resources: Vec<Allowed>,
+}
+
+/// One resource that a caller may have.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Allowed {
+    /// The resource, or `*` for all.
+    pub resource: String,
+    /// The identity: `system`, or a user-assigned one as the policy writes it.
+    pub identity: String,
+    /// The rule that allows it.
+    pub rule: String,
+}
+
+/// Health in one word.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// All is well.
+    Healthy,
+    /// Tokens are served, but something needs attention.
+    Degraded,
+    /// The daemon is up and HIMDS has not answered yet.
+    Starting,
+    /// A wanted resource has no token.
+    Failing,
+}
+
+/// The answer to [`path::HEALTH`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HealthAnswer {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Health in one word; the reasons are on the admin socket.
+    pub health: Health,
+}
+
+/// The answer to [`path::STATUS`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StatusAnswer {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of the daemon.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Unix seconds.
+    pub started_at: u64,
+    /// Seconds since the start, time asleep included.
+    pub uptime_seconds: u64,
+    /// Health in one word.
+    pub health: Health,
+    /// Why health is not `healthy`, one sentence each.
+    pub reasons: Vec<String>,
+    /// Seconds for which every wanted token would survive if HIMDS stopped now; absent without one.
+    pub outage_budget_seconds: Option<u64>,
+    /// Where tokens come from.
+    pub upstream: UpstreamStatus,
+    /// The rules in force.
+    pub policy: PolicyStatus,
+    /// The record of decisions.
+    pub audit: AuditStatus,
+    /// Every token that is kept or wanted.
+    pub tokens: Vec<TokenStatus>,
+    /// Requests for tokens since the start, by outcome.
+    pub requests: RequestCounts,
+    /// Connections.
+    pub connections: ConnectionCounts,
+}
+
+/// Where tokens come from.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UpstreamStatus {
+    /// `himds`.
+    pub kind: String,
+    /// Its address.
+    pub endpoint: String,
+    /// When it last gave what it was asked for, Unix seconds.
+    pub last_success_at: Option<u64>,
+    /// When it last did not, Unix seconds.
+    pub last_failure_at: Option<u64>,
+    /// What happened then.
+    pub last_failure: Option<String>,
+    /// Tokens asked for since the start.
+    pub token_requests: u64,
+}
+
+/// The rules in force.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PolicyStatus {
+    /// Where the files are.
+    pub dir: String,
+    /// First 12 hex digits of the SHA-256 of all files: the `policy` of audit records.
+    pub hash: String,
+    /// How many rules.
+    pub rules: usize,
+    /// Unix seconds.
+    pub loaded_at: u64,
+    /// Why the last reload was refused; the rules above stay in force.
+    pub reload_error: Option<String>,
+    /// What the rules in force should not have.
+    pub warnings: Vec<String>,
+}
+
+/// The record of decisions.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AuditStatus {
+    /// Path of the file; absent where none is kept.
+    pub file: Option<String>,
+    /// Whether a request is refused when its record cannot be written.
+    pub required: bool,
+    /// Sequence number of the last record.
+    pub sequence: u64,
+    /// Why the last record could not be written.
+    pub error: Option<String>,
+}
+
+/// One slot of the token cache.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TokenStatus {
+    /// The resource, byte for byte.
+    pub resource: String,
+    /// The identity: `system`, or a user-assigned one as the policy writes it.
+    pub identity: String,
+    /// `fetching`, `fresh`, `due`, `stale`, `expired` or `failed`.
+    pub state: String,
+    /// Unix seconds.
+    pub expires_on: Option<u64>,
+    /// Seconds left, by the stricter of the two clocks.
+    pub remaining_seconds: Option<u64>,
+    /// Seconds until the next refresh; 0 when it is due.
+    pub refresh_in_seconds: Option<u64>,
+    /// Whether somebody asked for it lately, so that it is kept fresh.
+    pub wanted: bool,
+    /// Why the last fetch failed.
+    pub last_failure: Option<String>,
+}
+
+/// Requests for tokens since the start, by outcome.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RequestCounts {
+    /// A token was handed out.
+    pub issued: u64,
+    /// No rule allowed it.
+    pub denied: u64,
+    /// The request was not one that can be answered.
+    pub malformed: u64,
+    /// It was allowed, but no token could be had.
+    pub unavailable: u64,
+    /// The client went away before the answer.
+    pub abandoned: u64,
+}
+
+/// Connections to both sockets.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ConnectionCounts {
+    /// Open now.
+    pub open: u64,
+    /// Turned away since the start because a limit was reached.
+    pub refused: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_answer_keeps_the_order_that_every_sdk_accepts() {
+        let answer = TokenAnswer {
+            access_token: Secret::from("T".to_owned()),
+            refresh_token: String::new(),
+            expires_in: "5".into(),
+            not_before: "1".into(),
+            resource: "r".into(),
+            token_type: "Bearer".into(),
+            client_id: None,
+            expires_on: "6".into(),
+        };
+        assert_eq!(
+            serde_json::to_string(&answer).unwrap(),
+            r#"{"access_token":"T","refresh_token":"","expires_in":"5","not_before":"1","resource":"r","token_type":"Bearer","expires_on":"6"}"#
+        );
+    }
+
+    #[test]
+    fn an_error_answer_speaks_both_dialects() {
+        let answer = ErrorAnswer {
+            error: "access_denied".into(),
+            error_description: "no".into(),
+            status_code: 403,
+            message: "no".into(),
+            request_id: Some("7".into()),
+            newest_versions: Vec::new(),
+            schema: SCHEMA,
+        };
+        assert_eq!(
+            serde_json::to_string(&answer).unwrap(),
+            r#"{"error":"access_denied","error_description":"no","statusCode":403,"message":"no","request_id":"7","schema":1}"#
+        );
+    }
+}
