@@ -1,0 +1,237 @@
+//! Puts the parts together, serves, and takes them apart again.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arcbroker_client::wire::path;
+use arcbroker_policy::{Cloud, Diagnostics};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use sd_notify::NotifyState;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::audit::{AuditError, AuditLog};
+use crate::cache::{self, TokenCache};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::documents::Documents;
+use crate::gate::Gate;
+use crate::listen::{ListenError, Listener, Passed};
+use crate::names::UserNames;
+use crate::peer::Peer;
+use crate::reply::Body;
+use crate::rules::Reloader;
+use crate::server::{Handler, Limits, Server};
+use crate::service::Service;
+use crate::status::StatusBoard;
+use crate::upstream::Himds;
+
+/// The one timer of the daemon: everything that is done from time to time is done then.
+const TICK: Duration = Duration::from_secs(30);
+
+/// What the outside can tell the daemon.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signal {
+    /// Load the policy again, and open the audit file again.
+    Reload,
+    /// End, after every request under way has had its answer.
+    Stop,
+}
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The policy has mistakes.
+    #[error("the policy cannot be used:\n{0}")]
+    Policy(Diagnostics),
+    /// The group of the token socket does not exist.
+    #[error("{0}")]
+    Group(String),
+    /// A socket cannot be served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The audit file cannot be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// A listener broke.
+    #[error("no more connections can be accepted: {0}")]
+    Accept(io::Error),
+}
+
+struct TokenSocket(Arc<Service>);
+struct AdminSocket(Arc<Service>);
+
+impl Handler for TokenSocket {
+    async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        self.0.answer(peer, &request.into_parts().0).await
+    }
+}
+
+impl Handler for AdminSocket {
+    async fn handle(&self, _: &Peer, request: Request<Incoming>) -> Response<Body> {
+        self.0.answer_admin(&request.into_parts().0)
+    }
+}
+
+/// Serves until it is told to stop. Must be called inside a tokio runtime.
+///
+/// # Errors
+///
+/// [`DaemonError`]; nothing has been served then, unless it is `Accept`.
+pub async fn run(
+    settings: Settings,
+    mut passed: Passed,
+    clock: Clock,
+    signals: mpsc::Receiver<Signal>,
+) -> Result<(), DaemonError> {
+    let cloud = Cloud::Public;
+    let reloader = Reloader::start(settings.policy.clone(), cloud, clock.clone())
+        .map_err(DaemonError::Policy)?;
+    let audit = Arc::new(AuditLog::open(&settings.audit, clock.clone())?);
+    let gate = Arc::new(Gate::new(settings.connections.0, settings.connections.1));
+    let service = Arc::new(assemble(
+        &settings,
+        clock,
+        cloud,
+        &reloader,
+        audit,
+        Arc::clone(&gate),
+    ));
+
+    let names = UserNames::new();
+    let (stop, stopped) = watch::channel(false);
+    let token = match passed.take("token") {
+        Some(socket) => Listener::adopt(socket).map_err(DaemonError::Accept)?,
+        None => Listener::bind(&settings.token.resolve().map_err(DaemonError::Group)?)?,
+    };
+    let admin = match passed.take("admin") {
+        Some(socket) => Listener::adopt(socket).map_err(DaemonError::Accept)?,
+        None => Listener::bind(&settings.admin)?,
+    };
+    let token = server(token, TokenSocket(Arc::clone(&service)), &gate, &names);
+    let admin = server(admin, AdminSocket(Arc::clone(&service)), &gate, &names);
+
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        token = %token.listener,
+        admin = %admin.listener,
+        upstream = %settings.upstream.endpoint,
+        rules = service.rules.borrow().policy.rules(),
+        "ready"
+    );
+    notify(&[NotifyState::Ready]);
+    tokio::select! {
+        result = async { tokio::try_join!(token.run(stopped.clone()), admin.run(stopped)) } => {
+            result.map(drop).map_err(DaemonError::Accept)
+        }
+        // Ends only after the servers: it tells them to stop, and then waits for them.
+        () = tend(&service, &reloader, signals, &stop) => Ok(()),
+    }
+}
+
+fn assemble(
+    settings: &Settings,
+    clock: Clock,
+    cloud: Cloud,
+    reloader: &Reloader,
+    audit: Arc<AuditLog>,
+    gate: Arc<Gate>,
+) -> Service {
+    let upstream = Arc::new(Himds::new(settings.upstream.clone(), clock.clone()));
+    let tokens = TokenCache::new(
+        Arc::clone(&upstream),
+        clock.clone(),
+        cache::Options::default(),
+    );
+    let policy_dir = settings.policy.dir.display().to_string();
+    let board = StatusBoard {
+        clock: clock.clone(),
+        started: clock.now(),
+        upstream: Arc::clone(&upstream),
+        tokens: tokens.clone(),
+        rules: reloader.watch(),
+        policy_dir: policy_dir.clone(),
+        audit: Arc::clone(&audit),
+        audit_options: settings.audit.clone(),
+        gate,
+    };
+    Service {
+        tokens,
+        documents: Documents::new(upstream, clock.clone()),
+        rules: reloader.watch(),
+        audit,
+        board: Arc::new(board),
+        clock,
+        cloud,
+        identity: settings.identity.clone(),
+        policy_dir,
+    }
+}
+
+fn server<H: Handler>(
+    listener: Listener,
+    handler: H,
+    gate: &Arc<Gate>,
+    names: &UserNames,
+) -> Server<H> {
+    Server {
+        listener,
+        handler: Arc::new(handler),
+        gate: Arc::clone(gate),
+        limits: Limits::default(),
+        names: names.clone(),
+    }
+}
+
+/// Everything that is not the answer to a request. Never ends by itself once it has told the
+/// servers to stop: they end the daemon.
+async fn tend(
+    service: &Service,
+    reloader: &Reloader,
+    mut signals: mpsc::Receiver<Signal>,
+    stop: &watch::Sender<bool>,
+) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => on_tick(service),
+            signal = signals.recv() => match signal {
+                Some(Signal::Reload) => {
+                    service.audit.follow_rotation();
+                    reloader.reload().await;
+                }
+                Some(Signal::Stop) | None => break,
+            },
+        }
+    }
+    tracing::info!("stopping: requests under way get their answer");
+    notify(&[NotifyState::Stopping]);
+    stop.send_replace(true);
+    std::future::pending::<()>().await;
+}
+
+fn on_tick(service: &Service) {
+    service.tokens.sweep();
+    service.audit.follow_rotation();
+    if service.board.upstream.record().last_success_at.is_none() {
+        // Finds out whether HIMDS is there before somebody needs it. The answer shows in `status`.
+        let documents = service.documents.clone();
+        tokio::spawn(async move {
+            documents
+                .get(path::INSTANCE)
+                .await
+                .map(drop)
+                .unwrap_or_default();
+        });
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}

@@ -1,0 +1,53 @@
+//! A broker that hands out Azure Arc access tokens to the local processes that may have them.
+//!
+//! One request takes one path, and values move right:
+//!
+//! ```text
+//!     accept ──► identify ──► read ──► authorize ──► acquire ──► audit ──► respond
+//!     server     peer         ask      policy crate  cache       visit     reply
+//!                                                      │
+//!                                                      └─► upstream ─► dial, owner, challenge, issue
+//! ```
+//!
+//! [`service`] shows the path as one function. A token is only handed out for a
+//! [`Grant`](arcbroker_policy::Grant), and only the policy makes one; its record is on its way to
+//! the disk before the token is on its way out.
+//!
+//! Modules are declared in the order of their dependencies: each uses only those above it.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod digest;
+pub mod token;
+pub mod names;
+pub mod peer;
+pub mod retry;
+pub mod slot;
+pub mod cache;
+pub mod owner;
+pub mod dial;
+pub mod challenge;
+pub mod issue;
+pub mod upstream;
+pub mod documents;
+mod audit_file;
+pub mod audit;
+pub mod policy_files;
+pub mod rules;
+pub mod ask;
+pub mod reply;
+pub mod refusal;
+pub mod visit;
+pub mod gate;
+pub mod status;
+pub mod service;
+pub mod listen;
+pub mod stream;
+pub mod server;
+pub mod process;
+pub mod logging;
+pub mod config;
+pub mod args;
+pub mod check;
+pub mod daemon;

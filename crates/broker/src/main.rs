@@ -1,0 +1,95 @@
+//! The daemon's entry point: what can fail early fails here, in one place, with one code.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use arcbroker_broker::args::Args;
+use arcbroker_broker::clock::Clock;
+use arcbroker_broker::daemon::{self, DaemonError, Signal};
+use arcbroker_broker::listen::Passed;
+use arcbroker_broker::{check, logging, process};
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes what is freed: hyper's buffers hold tokens, and nothing else reaches them.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+
+/// Exit codes of sysexits.h.
+const UNAVAILABLE: u8 = 69;
+const OS_ERROR: u8 = 71;
+const CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    if let Err(error) = process::harden() {
+        return fail(
+            OS_ERROR,
+            &format!("the process cannot be protected from others: {error}"),
+        );
+    }
+    let args = Args::parse();
+    let (settings, report) = check::load(&args);
+    let Some(settings) = settings else {
+        return fail(CONFIG, &report);
+    };
+    if args.check {
+        return finish_check(&report);
+    }
+    // The journal knows the time of a line by itself.
+    if let Err(error) = logging::start(settings.log, std::env::var_os("JOURNAL_STREAM").is_none()) {
+        return fail(OS_ERROR, &error.to_string());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            let (passed, signals) = (Passed::from_env()?, signals()?);
+            Ok(daemon::run(settings, passed, Clock::system(), signals).await)
+        }),
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error @ DaemonError::Policy(_))) => fail(CONFIG, &error.to_string()),
+        Ok(Err(error)) => fail(UNAVAILABLE, &error.to_string()),
+        Err(error) => fail(OS_ERROR, &format!("the daemon cannot be started: {error}")),
+    }
+}
+
+fn signals() -> io::Result<mpsc::Receiver<Signal>> {
+    let (tell, told) = mpsc::channel(4);
+    let meanings = [
+        (SignalKind::hangup(), Signal::Reload),
+        (SignalKind::terminate(), Signal::Stop),
+        (SignalKind::interrupt(), Signal::Stop),
+    ];
+    for (kind, meaning) in meanings {
+        let (mut arrived, tell) = (signal(kind)?, tell.clone());
+        tokio::spawn(async move {
+            while arrived.recv().await.is_some() && tell.send(meaning).await.is_ok() {}
+        });
+    }
+    Ok(told)
+}
+
+fn finish_check(report: &str) -> ExitCode {
+    let told = write!(io::stderr(), "{report}")
+        .and_then(|()| writeln!(io::stdout(), "the configuration can be used"));
+    if told.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Standard error may be gone; the code still says what happened.
+fn fail(code: u8, what: &str) -> ExitCode {
+    writeln!(io::stderr(), "arcbrokerd: {}", what.trim_end()).unwrap_or_default();
+    ExitCode::from(code)
+}

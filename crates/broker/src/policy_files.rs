@@ -1,0 +1,244 @@
+//! The files of the policy: found, checked for who may have written them, read, and put together.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use arcbroker_policy::{Cloud, Diagnostics, MAX_FILE, Policy, RuleSet, SourceFile};
+use nix::fcntl::OFlag;
+
+use crate::names::accounts;
+
+/// Where the policy is, and who may write it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Every `*.toml` in it is read, in the order of the names.
+    pub dir: PathBuf,
+    /// User ids that may own the directory and the files.
+    pub owners: Vec<u32>,
+}
+
+/// Reads the policy. Blocks: reads files and asks for users and groups.
+///
+/// `None` when there is any error; all of them are in `diagnostics`. A directory that is not there
+/// is a policy that allows nothing.
+pub fn load(options: &Options, cloud: Cloud, diagnostics: &mut Diagnostics) -> Option<Policy> {
+    let files = read_all(options, diagnostics);
+    let rules = RuleSet::parse(&files, cloud, diagnostics);
+    if diagnostics.has_errors() {
+        return None;
+    }
+    let rules = rules?;
+    let accounts = accounts(&rules.user_names(), &rules.group_names());
+    Some(rules.compile(&accounts, diagnostics))
+}
+
+fn read_all(options: &Options, diagnostics: &mut Diagnostics) -> Vec<SourceFile> {
+    let dir = options.dir.display().to_string();
+    let paths = match list(options) {
+        Ok(paths) => paths,
+        Err(Unread::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            diagnostics.warning_in(
+                &dir,
+                "there is no such directory, so nobody may have a token",
+                "make it and put rules into it",
+            );
+            return Vec::new();
+        }
+        Err(unread) => {
+            diagnostics.error_in(&dir, unread.to_string(), unread.help());
+            return Vec::new();
+        }
+    };
+    let read = |path: &PathBuf| {
+        let name = path.display().to_string();
+        match read_one(path, &options.owners) {
+            Ok(bytes) => Some(SourceFile { name, bytes }),
+            Err(unread) => {
+                diagnostics.error_in(&name, unread.to_string(), unread.help());
+                None
+            }
+        }
+    };
+    paths.iter().filter_map(read).collect()
+}
+
+/// Why a file or directory is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("is not a regular file")]
+    Kind,
+    #[error("is larger than {MAX_FILE} bytes")]
+    Size,
+    #[error("is owned by uid {0}, who may not write the policy")]
+    Owner(u32),
+    #[error("may be written by its group or by everybody (mode {0:04o})")]
+    Mode(u32),
+}
+
+impl Unread {
+    fn help(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "see that arcbrokerd may read it",
+            Self::Kind => "links and devices are not followed: put the file itself here",
+            Self::Size => "split it",
+            Self::Owner(_) => "chown it to root, or name its owner under [policy] owners",
+            Self::Mode(_) => "chmod go-w it",
+        }
+    }
+}
+
+fn list(options: &Options) -> Result<Vec<PathBuf>, Unread> {
+    check(&fs::metadata(&options.dir)?, &options.owners)?;
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(&options.dir)? {
+        let path = entry?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+        {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_one(path: &Path, owners: &[u32]) -> Result<Vec<u8>, Unread> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let open = File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path);
+    let file = open.map_err(|error| {
+        if error.raw_os_error() == Some(nix::libc::ELOOP) {
+            Unread::Kind
+        } else {
+            error.into()
+        }
+    })?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(Unread::Kind);
+    }
+    check(&metadata, owners)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_FILE {
+        Err(Unread::Size)
+    } else {
+        Ok(bytes)
+    }
+}
+
+fn check(metadata: &fs::Metadata, owners: &[u32]) -> Result<(), Unread> {
+    let mode = metadata.mode() & 0o7777;
+    match metadata.uid() {
+        uid if !owners.contains(&uid) => Err(Unread::Owner(uid)),
+        _ if mode & 0o022 != 0 => Err(Unread::Mode(mode)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use nix::unistd::geteuid;
+
+    use super::*;
+
+    const RULE: &str =
+        "version = 1\n[[rule]]\nname = \"NAME\"\nuser = 0\nresources = [\"keyvault\"]\n";
+
+    fn policy_dir(files: &[(&str, &str)]) -> (tempfile::TempDir, Options) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        let options = Options {
+            dir: dir.path().to_owned(),
+            owners: vec![geteuid().as_raw()],
+        };
+        (dir, options)
+    }
+
+    fn errors(options: &Options) -> String {
+        let mut diagnostics = Diagnostics::new();
+        let policy = load(options, Cloud::Public, &mut diagnostics);
+        assert_eq!(policy.is_none(), diagnostics.has_errors());
+        diagnostics.to_string()
+    }
+
+    #[test]
+    fn every_toml_file_counts_and_nothing_else() {
+        let (_dir, options) = policy_dir(&[
+            ("b.toml", &RULE.replace("NAME", "b")),
+            ("a.toml", &RULE.replace("NAME", "a")),
+            ("c.toml~", "nonsense"),
+            (".d.toml", "nonsense"),
+        ]);
+        let policy = load(&options, Cloud::Public, &mut Diagnostics::new()).unwrap();
+        assert_eq!(policy.rules(), 2);
+    }
+
+    #[test]
+    fn no_directory_is_a_policy_that_allows_nothing() {
+        let (dir, options) = policy_dir(&[]);
+        drop(dir);
+        let mut diagnostics = Diagnostics::new();
+        assert_eq!(
+            load(&options, Cloud::Public, &mut diagnostics)
+                .unwrap()
+                .rules(),
+            0
+        );
+        assert_eq!((diagnostics.errors(), diagnostics.warnings()), (0, 1));
+    }
+
+    #[test]
+    fn t36_what_others_may_write_is_refused() {
+        let (dir, options) = policy_dir(&[("a.toml", &RULE.replace("NAME", "a"))]);
+        let file = dir.path().join("a.toml");
+        for mode in [0o664, 0o646, 0o666] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(
+                errors(&options).contains("may be written by its group or by everybody"),
+                "{mode:o}"
+            );
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(errors(&options), "");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(errors(&options).contains("(mode 0777)"));
+        let strangers = Options {
+            owners: vec![geteuid().as_raw() + 1],
+            ..options
+        };
+        assert!(errors(&strangers).contains("who may not write the policy"));
+    }
+
+    #[test]
+    fn links_directories_and_giants_are_refused_all_at_once() {
+        let (dir, options) = policy_dir(&[("big.toml", &" ".repeat(MAX_FILE + 1))]);
+        symlink("/etc/passwd", dir.path().join("link.toml")).unwrap();
+        fs::create_dir(dir.path().join("dir.toml")).unwrap();
+        let errors = errors(&options);
+        for expected in [
+            "big.toml: is larger",
+            "link.toml: is not a regular",
+            "dir.toml: is not a regular",
+        ] {
+            assert!(errors.contains(expected), "{errors}");
+        }
+    }
+}

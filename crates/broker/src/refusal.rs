@@ -1,0 +1,194 @@
+//! What a client is told when it gets no token: what happened, and what can be done about it.
+//!
+//! Statuses are chosen by what the SDKs do with them (`docs/protocol.md`): 400 and 403 are final,
+//! 502 and 503 are tried again, and nothing else is sent. Details that only an administrator may
+//! know stay in the log and in `status`.
+
+use std::time::Duration;
+
+use arcbroker_policy::{Identity, Resource};
+use hyper::StatusCode;
+
+use crate::ask::{Malformed, NEWEST_VERSIONS};
+use crate::audit::{AuditError, RequestId};
+use crate::peer::Peer;
+use crate::reply::Refusal;
+use crate::token::{Class, FetchError};
+
+/// When to come back after a failure that did not say for how long it is remembered.
+const SOON: Duration = Duration::from_secs(2);
+
+const INVALID: &str = "invalid_request";
+const UNAVAILABLE: &str = "service_unavailable";
+
+/// A request that cannot be judged.
+pub fn malformed(malformed: &Malformed) -> Refusal {
+    let status = match malformed {
+        Malformed::Method => StatusCode::METHOD_NOT_ALLOWED,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let error = if status == StatusCode::METHOD_NOT_ALLOWED {
+        "method_not_allowed"
+    } else {
+        INVALID
+    };
+    let mut refusal = Refusal::new(status, error, malformed.to_string());
+    if matches!(malformed, Malformed::ApiVersion) {
+        refusal.newest_versions = &NEWEST_VERSIONS;
+    }
+    // What follows on the connection may be the rest of this request.
+    refusal.close = matches!(
+        malformed,
+        Malformed::Version | Malformed::Host | Malformed::Body
+    );
+    refusal
+}
+
+/// A path that is not served.
+pub fn unknown_path() -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is nothing under this path; docs/protocol.md has those that are served",
+    )
+}
+
+/// No rule allows it. The same words for a resource that others may have and for one that does not
+/// exist.
+pub fn denied(
+    peer: &Peer,
+    identity: &Identity,
+    resource: &Resource,
+    policy_dir: &str,
+    id: RequestId,
+) -> Refusal {
+    let uid = peer.caller.uid;
+    let who = match &peer.user {
+        Some(user) => format!("uid {uid} ({user})"),
+        None => format!("uid {uid}"),
+    };
+    let whose = match identity {
+        Identity::System => String::new(),
+        other => format!(" of identity {other}"),
+    };
+    let description = format!(
+        "no rule allows {who} a token{whose} for {resource} (request {id}). An administrator can allow it: \
+         put a [[rule]] with `user = {uid}` and `resources = [\"{resource}\"]` into a .toml file in {policy_dir}, \
+         then run `systemctl reload arcbroker`"
+    );
+    Refusal::new(StatusCode::FORBIDDEN, "access_denied", description)
+}
+
+/// It was allowed, but there is no token.
+pub fn unavailable(error: &FetchError) -> Refusal {
+    let words = error.upstream.as_deref().unwrap_or("it gave no reason");
+    let (status, code, description) = match error.class {
+        Class::Down => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            UNAVAILABLE,
+            "HIMDS does not answer on this machine, and there is no token left from before. The broker goes on trying; \
+             an administrator can look with `systemctl status himdsd` and `arcbroker status`"
+                .to_owned(),
+        ),
+        Class::Deadline => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            UNAVAILABLE,
+            "HIMDS has not given a token in time. The broker goes on trying: ask again".to_owned(),
+        ),
+        Class::Broken | Class::Server | Class::Upgrading => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            UNAVAILABLE,
+            "HIMDS cannot give a token at the moment. Ask again; an administrator can look with `arcbroker status` \
+             and `azcmagent show`"
+                .to_owned(),
+        ),
+        Class::Throttled => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            UNAVAILABLE,
+            "HIMDS wants fewer requests at the moment. Ask again after the time in Retry-After".to_owned(),
+        ),
+        Class::Permanent => (StatusCode::BAD_REQUEST, INVALID, format!("HIMDS refused the request: {words}")),
+        Class::UnknownIdentity => (
+            StatusCode::BAD_REQUEST,
+            INVALID,
+            "Identity not found: this machine has no such managed identity. Assign it, or leave the selector out".to_owned(),
+        ),
+        Class::Refused => (StatusCode::FORBIDDEN, "access_denied", format!("HIMDS refused to give the token: {words}")),
+        Class::Hostile | Class::Challenge | Class::KeyDenied | Class::StaleKey | Class::Garbage => (
+            StatusCode::BAD_GATEWAY,
+            "server_error",
+            "what answered in the place of HIMDS could not be trusted or understood, and no token was taken from it. \
+             An administrator finds the reason in `arcbroker status` and in the log of arcbrokerd"
+                .to_owned(),
+        ),
+    };
+    let mut refusal = Refusal::new(status, code, description);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        refusal.retry_after = Some(error.retry_after.unwrap_or(SOON));
+    }
+    refusal
+}
+
+/// A token was there, but its record could not be written.
+pub fn unrecorded(error: &AuditError) -> Refusal {
+    tracing::error!(%error, "a token was held back because its record could not be written");
+    let mut refusal = Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        UNAVAILABLE,
+        "the decision could not be recorded, and a token is only handed out with a record. An administrator finds \
+         the reason in `arcbroker status`; often the disk is full",
+    );
+    refusal.retry_after = Some(SOON);
+    refusal
+}
+
+/// A document about the machine that cannot be had.
+pub fn no_document(error: &FetchError) -> Refusal {
+    match error.class {
+        Class::Refused | Class::Permanent => Refusal::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "HIMDS on this machine does not have this document",
+        ),
+        _ => unavailable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLASSES: [(Class, u16); 14] = [
+        (Class::Down, 503),
+        (Class::Hostile, 502),
+        (Class::Broken, 503),
+        (Class::StaleKey, 502),
+        (Class::Challenge, 502),
+        (Class::KeyDenied, 502),
+        (Class::Permanent, 400),
+        (Class::UnknownIdentity, 400),
+        (Class::Refused, 403),
+        (Class::Server, 503),
+        (Class::Upgrading, 503),
+        (Class::Throttled, 503),
+        (Class::Garbage, 502),
+        (Class::Deadline, 503),
+    ];
+
+    #[test]
+    fn every_failure_has_its_status_and_only_a_503_says_when_to_come_back() {
+        for (class, status) in CLASSES {
+            let refusal = unavailable(&FetchError::new(class, "detail"));
+            assert_eq!(refusal.status.as_u16(), status, "{class:?}");
+            assert_eq!(refusal.retry_after.is_some(), status == 503, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_an_administrator_may_know_is_not_told() {
+        for (class, _) in CLASSES {
+            let refusal = unavailable(&FetchError::new(class, "MARKER"));
+            assert!(!refusal.description.contains("MARKER"), "{class:?}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Accepts connections, serves each in a task of its own, and ends without losing one.
+//!
+//! hyperlocal's server serves one connection at a time and ends at the first garbage; this one is
+//! written on hyper itself. Nothing that a peer does ends the loop or another peer's connection.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioTimer;
+use nix::errno::Errno;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{sleep, timeout};
+
+use crate::gate::Gate;
+use crate::listen::Listener;
+use crate::names::UserNames;
+use crate::peer::Peer;
+use crate::reply::Body;
+use crate::stream::Stream;
+
+/// Bytes of the longest request head.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEADERS: usize = 32;
+/// How long to leave the listener alone when the process has no file descriptors left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the first moment, or the end of the request before, to the end of a request's head.
+    pub head: Duration,
+    /// For a peer to read its answer.
+    pub stall: Duration,
+    /// For all connections to end once the daemon is told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(5),
+            stall: Duration::from_secs(20),
+            drain: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request; its body, if any, has been refused or is empty.
+    fn handle(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// A listener with everything that its connections share.
+#[derive(Debug)]
+pub struct Server<H> {
+    /// Where peers connect.
+    pub listener: Listener,
+    /// What answers them.
+    pub handler: Arc<H>,
+    /// How many may be connected.
+    pub gate: Arc<Gate>,
+    /// What each may cost.
+    pub limits: Limits,
+    /// Names of users, for display.
+    pub names: UserNames,
+}
+
+impl<H: Handler> Server<H> {
+    /// Serves until `stop` is true, and then until every connection has had its answer.
+    ///
+    /// # Errors
+    ///
+    /// When the listener itself is broken.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+        let mut connections = JoinSet::new();
+        let result = loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break Ok(()),
+                accepted = self.accept() => accepted,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            };
+            match accepted {
+                Ok((place, stream)) => self.spawn(&mut connections, place, stream, &stop),
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) if is_of_resources(&error) => {
+                    tracing::warn!(%error, "no connection can be accepted for the moment");
+                    sleep(PAUSE).await;
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        let ended = async {
+            if result.is_ok() {
+                self.accept_rest(&mut connections, &stop).await;
+            }
+            while connections.join_next().await.is_some() {}
+        };
+        if timeout(self.limits.drain, ended).await.is_err() {
+            tracing::warn!(
+                seconds = self.limits.drain.as_secs(),
+                "connections were still open at the end of the drain"
+            );
+        }
+        result
+    }
+
+    async fn accept(&self) -> io::Result<(OwnedSemaphorePermit, UnixStream)> {
+        let place = self
+            .gate
+            .place()
+            .await
+            .ok_or_else(|| io::Error::other("the gate is closed"))?;
+        let (stream, _) = self.listener.socket().accept().await?;
+        Ok((place, stream))
+    }
+
+    /// Peers that had connected before the daemon was told to stop are served as well, where no
+    /// one else will do it: systemd keeps its own listener and gives it to the next daemon.
+    async fn accept_rest(&self, connections: &mut JoinSet<()>, stop: &watch::Receiver<bool>) {
+        if !self.listener.retire() {
+            return;
+        }
+        // Lets the runtime look at the listener once more.
+        yield_now().await;
+        while let Some(place) = self.gate.place().await
+            && let Some(stream) = accept_now(self.listener.socket())
+        {
+            self.spawn(connections, place, stream, stop);
+        }
+    }
+
+    fn spawn(
+        &self,
+        connections: &mut JoinSet<()>,
+        place: OwnedSemaphorePermit,
+        stream: UnixStream,
+        stop: &watch::Receiver<bool>,
+    ) {
+        let mut peer = match Peer::of(&stream) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!(%error, "a peer without credentials was turned away");
+                return;
+            }
+        };
+        let Some(pass) = self.gate.admit(place, peer.caller.uid) else {
+            return turn_away(stream, peer.caller.uid, self.limits);
+        };
+        let (handler, limits, names, stop) = (
+            Arc::clone(&self.handler),
+            self.limits,
+            self.names.clone(),
+            stop.clone(),
+        );
+        connections.spawn(async move {
+            peer.user = names.name(peer.caller.uid).await;
+            serve(stream, &peer, &*handler, limits, stop).await;
+            drop(pass);
+        });
+    }
+}
+
+/// Serves one connection. Once the daemon stops, a connection that has had a request is closed
+/// after the answer, and one that has had none is given the chance to send one.
+async fn serve<H: Handler>(
+    stream: UnixStream,
+    peer: &Peer,
+    handler: &H,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (began, mut has_begun) = watch::channel(false);
+    let service = service_fn(|request| {
+        began.send_replace(true);
+        async { Ok::<_, Infallible>(handler.handle(peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(Stream::new(stream, limits.stall), service);
+    let mut connection = pin!(connection);
+    let may_end = async {
+        // An error means that the sender is gone, and then it ends just as well.
+        stop.wait_for(|stop| *stop).await.is_ok()
+            && has_begun.wait_for(|begun| *begun).await.is_ok()
+    };
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        _ = may_end => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(uid = peer.caller.uid, pid = peer.pid, %error, "a connection ended early");
+    }
+}
+
+/// Tells a peer that its user has too many connections, without waiting for it to listen.
+fn turn_away(stream: UnixStream, uid: u32, limits: Limits) {
+    const BODY: &str = r#"{"error":"too_many_requests","error_description":"this user has too many connections to arcbroker open: close some, or raise connections-per-user under [limits]","statusCode":429,"message":"too many connections","schema":1}"#;
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json; charset=utf-8\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    tracing::debug!(
+        uid,
+        "a connection over the limit of its user was turned away"
+    );
+    if let Err(error) = stream.try_write(answer.as_bytes()) {
+        tracing::debug!(uid, %error, "and did not hear why");
+    }
+    // Reads away what the peer has sent, or it would not hear the answer.
+    drop(Stream::new(stream, limits.stall));
+}
+
+/// One connection that is waiting by now, or none.
+fn accept_now(listener: &UnixListener) -> Option<UnixStream> {
+    match listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok((stream, _))) => Some(stream),
+        Poll::Ready(Err(_)) | Poll::Pending => None,
+    }
+}
+
+/// The peer gave up before it was accepted.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+    )
+}
+
+/// The process or the system is out of something, and may have it again soon.
+fn is_of_resources(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_errors_have_three_kinds() {
+        let error = |errno: Errno| io::Error::from(errno);
+        for errno in [Errno::ECONNABORTED, Errno::EINTR] {
+            assert!(is_of_the_peer(&error(errno)), "{errno}");
+        }
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
+            assert!(is_of_resources(&error(errno)), "{errno}");
+        }
+        for errno in [Errno::EBADF, Errno::EINVAL, Errno::ENOTSOCK] {
+            assert!(
+                !is_of_the_peer(&error(errno)) && !is_of_resources(&error(errno)),
+                "{errno}"
+            );
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What each path answers. One request takes one line: read, authorize, acquire, audit, respond.
+
+use std::sync::Arc;
+
+use arcbroker_client::wire::{Allowed, HealthAnswer, SCHEMA, WhoamiAnswer, path};
+use arcbroker_policy::{Cloud, Grant, Identity, Policy, Resource};
+use bytes::Bytes;
+use hyper::Response;
+use hyper::http::request::Parts;
+use tokio::sync::watch;
+
+use crate::ask::{Ask, Malformed, check_frame, check_metadata};
+use crate::audit::{AuditLog, Outcome};
+use crate::cache::{Acquired, TokenCache};
+use crate::clock::Clock;
+use crate::documents::Documents;
+use crate::peer::Peer;
+use crate::refusal;
+use crate::reply::{Body, Refusal, json, raw_json};
+use crate::rules::Rules;
+use crate::status::StatusBoard;
+use crate::upstream::Himds;
+use crate::visit::Visit;
+
+/// Everything that answers a request.
+#[derive(Debug)]
+pub struct Service {
+    /// Where tokens are.
+    pub tokens: TokenCache<Arc<Himds>>,
+    /// Where documents are.
+    pub documents: Documents,
+    /// Who may have what.
+    pub rules: watch::Receiver<Rules>,
+    /// Where decisions are recorded.
+    pub audit: Arc<AuditLog>,
+    /// Health and status.
+    pub board: Arc<StatusBoard>,
+    /// The time.
+    pub clock: Clock,
+    /// What short names of resources stand for.
+    pub cloud: Cloud,
+    /// Whose token a request without a selector gets.
+    pub identity: Identity,
+    /// Where the policy is: told to who is denied.
+    pub policy_dir: String,
+}
+
+/// What a request for a token came to, before it is recorded.
+type Decision = Result<Acquired, (Outcome, Refusal)>;
+
+impl Service {
+    /// Answers a request on the token socket.
+    pub async fn answer(&self, peer: &Peer, head: &Parts) -> Response<Body> {
+        let path = head.uri.path();
+        let token_path = path.strip_suffix('/').unwrap_or(path) == path::TOKEN;
+        if token_path {
+            return self.token(peer, head).await;
+        }
+        if let Err(malformed) = check_frame(head) {
+            return refusal::malformed(&malformed).response(None);
+        }
+        match path {
+            path::INSTANCE | path::IDENTITY_INFO => self.document(head).await,
+            path::WHOAMI => self.whoami(peer),
+            path::HEALTH => json(&HealthAnswer {
+                schema: SCHEMA,
+                health: self.board.health().0,
+            }),
+            _ => refusal::unknown_path().response(None),
+        }
+    }
+
+    /// Answers a request on the admin socket.
+    pub fn answer_admin(&self, head: &Parts) -> Response<Body> {
+        if let Err(malformed) = check_frame(head) {
+            return refusal::malformed(&malformed).response(None);
+        }
+        match head.uri.path() {
+            path::STATUS => json(&self.board.status()),
+            _ => refusal::unknown_path().response(None),
+        }
+    }
+
+    async fn token(&self, peer: &Peer, head: &Parts) -> Response<Body> {
+        // One snapshot of the policy for the whole request.
+        let policy = Arc::clone(&self.rules.borrow().policy);
+        let mut visit = Visit::begin(&self.audit, &self.clock, peer, policy.hash());
+        let id = visit.id();
+        let decision = self.decide(peer, head, &policy, &mut visit).await;
+        let outcome = decision
+            .as_ref()
+            .map_or_else(|(outcome, _)| *outcome, |_| Outcome::Issued);
+        // The record is on its way to the disk before a byte of the token is on its way out.
+        let recorded = visit.close(outcome, decision.as_ref().ok()).await;
+        match (decision, recorded) {
+            (Ok(acquired), Ok(())) => raw_json(acquired.token.answer(self.clock.now())),
+            (Ok(_), Err(error)) => refusal::unrecorded(&error).response(Some(id)),
+            (Err((_, refusal)), _) => refusal.response(Some(id)),
+        }
+    }
+
+    async fn decide(
+        &self,
+        peer: &Peer,
+        head: &Parts,
+        policy: &Policy,
+        visit: &mut Visit<'_>,
+    ) -> Decision {
+        let (identity, resource) = self
+            .read(head)
+            .map_err(|malformed| (Outcome::Malformed, refusal::malformed(&malformed)))?;
+        visit.asked(&identity, &resource);
+        let grant = policy
+            .decide(&peer.caller, &identity, &resource)
+            .map_err(|_| {
+                (
+                    Outcome::Denied,
+                    refusal::denied(peer, &identity, &resource, &self.policy_dir, visit.id()),
+                )
+            })?;
+        visit.granted(&grant);
+        self.acquire(&grant).await
+    }
+
+    fn read(&self, head: &Parts) -> Result<(Identity, Resource), Malformed> {
+        check_frame(head)?;
+        check_metadata(head)?;
+        let ask = Ask::parse(head, self.cloud)?;
+        Ok((
+            ask.identity.unwrap_or_else(|| self.identity.clone()),
+            ask.resource,
+        ))
+    }
+
+    async fn acquire(&self, grant: &Grant) -> Decision {
+        self.tokens
+            .token(grant)
+            .await
+            .map_err(|error| (Outcome::Unavailable, refusal::unavailable(&error)))
+    }
+
+    async fn document(&self, head: &Parts) -> Response<Body> {
+        if let Err(malformed) = check_metadata(head) {
+            return refusal::malformed(&malformed).response(None);
+        }
+        let document = match head.uri.path() {
+            path::INSTANCE => self.documents.get(path::INSTANCE).await,
+            _ => self.documents.get(path::IDENTITY_INFO).await,
+        };
+        match (document, self.board.tenant()) {
+            (Ok(document), _) => raw_json([document, Bytes::new(), Bytes::new()]),
+            // HIMDS need not have this document, but every token names the tenant.
+            (Err(_), Some(tenant)) if head.uri.path() == path::IDENTITY_INFO => {
+                json(&serde_json::json!({ "tenantId": tenant }))
+            }
+            (Err(error), _) => refusal::no_document(&error).response(None),
+        }
+    }
+
+    fn whoami(&self, peer: &Peer) -> Response<Body> {
+        let allowed = |allowed: arcbroker_policy::Allowed| Allowed {
+            resource: allowed.resource.to_string(),
+            identity: allowed.identity.to_string(),
+            rule: allowed.rule.to_string(),
+        };
+        let resources = self.rules.borrow().policy.allowed(&peer.caller);
+        json(&WhoamiAnswer {
+            schema: SCHEMA,
+            uid: peer.caller.uid,
+            user: peer.user.as_deref().map(str::to_owned),
+            gid: peer.caller.gid,
+            groups: peer.caller.groups.clone(),
+            pid: peer.pid,
+            resources: resources.into_iter().map(allowed).collect(),
+        })
+    }
+}

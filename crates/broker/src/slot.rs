@@ -1,0 +1,442 @@
+//! One slot of the cache as a pure state machine: what a request does, given what is there.
+//!
+//! A slot holds a token, or a remembered failure, or both: a failure beside a valid token delays
+//! the next refresh and takes nothing away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::token::{AccessToken, Class, FetchError};
+
+/// With less than this left, a request waits for a better token where one may be had: clients with
+/// caches of their own do not keep such a token, and would ask again for every call.
+pub const SOFT_FLOOR: Duration = Duration::from_mins(5);
+
+/// A token with less than this left is not handed out: it may end before it is used.
+pub const HARD_FLOOR: Duration = Duration::from_mins(1);
+
+/// The gap between refreshes when upstream keeps giving the same token.
+const SAME_AGAIN: Duration = Duration::from_mins(1);
+
+/// The longest gap between attempts to refresh a valid token.
+const REFRESH_GAP: Duration = Duration::from_secs(30);
+
+/// Two expiries closer than this belong to the same token.
+const SAME_EXPIRY: Duration = Duration::from_secs(5);
+
+/// One slot.
+#[derive(Debug, Default)]
+pub struct Slot {
+    token: Option<Held>,
+    failure: Option<Failure>,
+    /// Since boot: when somebody last asked.
+    asked: Duration,
+}
+
+/// A token and when to replace it.
+#[derive(Debug)]
+struct Held {
+    token: Arc<AccessToken>,
+    /// It is due once this much or less is left.
+    refresh_below: Duration,
+    /// Since boot: not to be refreshed before.
+    hold_until: Duration,
+}
+
+/// A remembered failure.
+#[derive(Debug)]
+struct Failure {
+    error: FetchError,
+    /// In a row.
+    count: u32,
+    /// Since boot: not to be tried before.
+    hold_until: Duration,
+}
+
+/// What to do for one request.
+#[derive(Debug)]
+pub enum Plan {
+    /// Hand out the token.
+    Serve(Arc<AccessToken>),
+    /// Hand out the token, and have it refreshed behind the request.
+    ServeAndRefresh(Arc<AccessToken>),
+    /// Fetch, or join the fetch that runs. Then hand out what there is.
+    Wait(Duration),
+    /// Repeat the failure.
+    Refuse(FetchError),
+}
+
+/// For `status`.
+#[derive(Debug)]
+pub struct View {
+    /// The token, unless it has expired.
+    pub token: Option<Arc<AccessToken>>,
+    /// The last failure, unless a fetch has succeeded since.
+    pub failure: Option<FetchError>,
+    /// Until the next refresh.
+    pub refresh_in: Option<Duration>,
+    /// Since boot: when somebody last asked.
+    pub asked: Duration,
+}
+
+impl Slot {
+    /// What a request does now. `patience` is the longest that it can wait.
+    pub fn plan(&mut self, now: Now, flying: bool, patience: Duration) -> Plan {
+        self.asked = now.boot;
+        self.expire(now);
+        let held_off = self.held_off(now);
+        let Some(held) = &self.token else {
+            return match &self.failure {
+                Some(failure) if held_off && !flying => Plan::Refuse(failure.shifted(now)),
+                _ => Plan::Wait(patience),
+            };
+        };
+        let remaining = held.token.remaining(now);
+        let token = Arc::clone(&held.token);
+        if remaining > held.refresh_below || (held_off && !flying) {
+            Plan::Serve(token)
+        } else if remaining < SOFT_FLOOR {
+            Plan::Wait(patience.min(remaining.saturating_sub(HARD_FLOOR)))
+        } else if flying {
+            Plan::Serve(token)
+        } else {
+            Plan::ServeAndRefresh(token)
+        }
+    }
+
+    /// Whether the sweep should refresh: due, wanted within `interest`, and not held off.
+    pub fn is_due(&mut self, now: Now, interest: Duration) -> bool {
+        self.expire(now);
+        let wanted = now.boot.saturating_sub(self.asked) <= interest;
+        let due = self
+            .token
+            .as_ref()
+            .is_some_and(|held| held.token.remaining(now) <= held.refresh_below);
+        wanted && due && !self.held_off(now)
+    }
+
+    /// The token, if it may still be handed out.
+    pub fn token(&mut self, now: Now) -> Option<Arc<AccessToken>> {
+        self.expire(now);
+        self.token.as_ref().map(|held| Arc::clone(&held.token))
+    }
+
+    /// Takes what a fetch brought. `jitter` is between 0.9 and 1.1.
+    pub fn land(&mut self, result: Result<AccessToken, FetchError>, now: Now, jitter: f64) {
+        match result {
+            Ok(token) => self.land_token(token, now, jitter),
+            Err(error) => self.land_failure(error, now, jitter),
+        }
+    }
+
+    /// What `status` shows.
+    pub fn view(&mut self, now: Now) -> View {
+        let token = self.token(now);
+        let refresh_in = self.token.as_ref().map(|held| {
+            let due = held.token.remaining(now).saturating_sub(held.refresh_below);
+            due.max(self.hold_until().saturating_sub(now.boot))
+        });
+        let failure = self.failure.as_ref().map(|failure| failure.error.clone());
+        View {
+            token,
+            failure,
+            refresh_in,
+            asked: self.asked,
+        }
+    }
+
+    /// A token never gets worse: one that ends sooner does not replace one that ends later.
+    fn land_token(&mut self, token: AccessToken, now: Now, jitter: f64) {
+        self.failure = None;
+        let remaining = token.remaining(now);
+        if let Some(held) = &mut self.token
+            && remaining < held.token.remaining(now) + SAME_EXPIRY
+        {
+            held.hold_until = now.boot + (held.token.remaining(now) / 2).max(SAME_AGAIN);
+            return;
+        }
+        let refresh_below = token
+            .lifetime()
+            .saturating_sub(token.lifetime().mul_f64(0.5 * jitter));
+        self.token = Some(Held {
+            token: Arc::new(token),
+            refresh_below,
+            hold_until: Duration::ZERO,
+        });
+    }
+
+    fn land_failure(&mut self, error: FetchError, now: Now, jitter: f64) {
+        let count = self
+            .failure
+            .as_ref()
+            .map_or(1, |failure| failure.count.saturating_add(1));
+        let hold = hold(&error, count, self.token.is_some()).mul_f64(jitter);
+        self.failure = Some(Failure {
+            error,
+            count,
+            hold_until: now.boot + hold,
+        });
+    }
+
+    /// Bytes of a token that may not be handed out any more are not kept either.
+    fn expire(&mut self, now: Now) {
+        if self
+            .token
+            .as_ref()
+            .is_some_and(|held| held.token.remaining(now) < HARD_FLOOR)
+        {
+            self.token = None;
+        }
+    }
+
+    fn held_off(&self, now: Now) -> bool {
+        now.boot < self.hold_until()
+    }
+
+    fn hold_until(&self) -> Duration {
+        let token = self
+            .token
+            .as_ref()
+            .map_or(Duration::ZERO, |held| held.hold_until);
+        token.max(
+            self.failure
+                .as_ref()
+                .map_or(Duration::ZERO, |failure| failure.hold_until),
+        )
+    }
+}
+
+impl Failure {
+    /// The failure as it is told to somebody who asks now: with what is left of the wait.
+    fn shifted(&self, now: Now) -> FetchError {
+        FetchError {
+            retry_after: Some(self.hold_until.saturating_sub(now.boot)),
+            ..self.error.clone()
+        }
+    }
+}
+
+/// How long a failure is remembered: `docs/architecture.md` has the table.
+///
+/// Beside a valid token the gap doubles with each failure, because nobody waits for the refresh.
+fn hold(error: &FetchError, count: u32, has_token: bool) -> Duration {
+    let base = Duration::from_secs(match error.class {
+        Class::Down | Class::Deadline => 1,
+        Class::Broken | Class::Server => 2,
+        Class::Hostile | Class::StaleKey => 5,
+        Class::Challenge
+        | Class::KeyDenied
+        | Class::Upgrading
+        | Class::Garbage
+        | Class::Throttled => 10,
+        Class::Refused | Class::UnknownIdentity => 30,
+        Class::Permanent => 60,
+    });
+    match error.retry_after {
+        Some(asked) => asked,
+        None if has_token => {
+            base.max((base * 2_u32.saturating_pow(count.min(6) - 1)).min(REFRESH_GAP))
+        }
+        None => base,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arcbroker_client::Secret;
+    use arcbroker_policy::{Cloud, Resource};
+
+    use super::*;
+    use crate::token::Issue;
+
+    const DAY: u64 = 86_400;
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            wall: Duration::from_secs(1_000_000 + seconds),
+            boot: Duration::from_secs(seconds),
+        }
+    }
+
+    fn token(name: &str, received: u64, expires: u64) -> AccessToken {
+        let issue = Issue {
+            access_token: Secret::from(name.to_owned()),
+            expires_on: 1_000_000 + expires,
+            expires_in: None,
+            not_before: String::new(),
+            client_id: None,
+        };
+        let resource = Resource::parse("https://vault.azure.net", Cloud::Public).unwrap();
+        AccessToken::new(&issue, &resource, at(received)).unwrap()
+    }
+
+    fn with_token(received: u64, expires: u64) -> Slot {
+        let mut slot = Slot::default();
+        slot.land(Ok(token("first", received, expires)), at(received), 1.0);
+        slot
+    }
+
+    fn failure(class: Class) -> Result<AccessToken, FetchError> {
+        Err(FetchError::new(class, "no"))
+    }
+
+    #[test]
+    fn an_empty_slot_waits_for_a_fetch() {
+        assert!(matches!(
+            Slot::default().plan(at(0), false, PATIENCE),
+            Plan::Wait(PATIENCE)
+        ));
+    }
+
+    #[test]
+    fn a_token_is_served_alone_until_half_of_its_life_and_refreshed_behind_the_answer_after() {
+        let mut slot = with_token(0, DAY);
+        assert!(matches!(
+            slot.plan(at(DAY / 2 - 1), false, PATIENCE),
+            Plan::Serve(_)
+        ));
+        assert!(matches!(
+            slot.plan(at(DAY / 2), false, PATIENCE),
+            Plan::ServeAndRefresh(_)
+        ));
+        assert!(matches!(
+            slot.plan(at(DAY / 2), true, PATIENCE),
+            Plan::Serve(_)
+        ));
+    }
+
+    #[test]
+    fn jitter_moves_the_refresh_by_a_tenth_of_the_half_life() {
+        for (jitter, first_due) in [(0.9, 45 * DAY / 100), (1.1, 55 * DAY / 100)] {
+            let mut slot = Slot::default();
+            slot.land(Ok(token("t", 0, DAY)), at(0), jitter);
+            assert!(!slot.is_due(at(first_due - 2), Duration::MAX), "{jitter}");
+            assert!(slot.is_due(at(first_due + 2), Duration::MAX), "{jitter}");
+        }
+    }
+
+    #[test]
+    fn below_the_soft_floor_a_request_waits_but_never_past_the_hard_floor() {
+        let mut slot = with_token(0, DAY);
+        assert!(matches!(
+            slot.plan(at(DAY - 299), false, PATIENCE),
+            Plan::Wait(PATIENCE)
+        ));
+        let Plan::Wait(most) = slot.plan(at(DAY - 65), true, PATIENCE) else {
+            panic!("waits")
+        };
+        assert_eq!(most, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn below_the_hard_floor_there_is_no_token() {
+        let mut slot = with_token(0, DAY);
+        assert!(slot.token(at(DAY - 60)).is_some());
+        assert!(slot.token(at(DAY - 59)).is_none());
+        assert!(matches!(
+            slot.plan(at(DAY - 59), false, PATIENCE),
+            Plan::Wait(PATIENCE)
+        ));
+    }
+
+    #[test]
+    fn a_failed_refresh_takes_nothing_away_and_delays_the_next() {
+        let mut slot = with_token(0, DAY);
+        slot.land(failure(Class::Server), at(DAY / 2), 1.0);
+        assert!(matches!(
+            slot.plan(at(DAY / 2 + 1), false, PATIENCE),
+            Plan::Serve(_)
+        ));
+        assert!(matches!(
+            slot.plan(at(DAY / 2 + 2), false, PATIENCE),
+            Plan::ServeAndRefresh(_)
+        ));
+    }
+
+    #[test]
+    fn the_gap_between_refreshes_doubles_up_to_half_a_minute() {
+        let mut slot = with_token(0, DAY);
+        let mut now = DAY / 2;
+        for gap in [1, 2, 4, 8, 16, 30, 30] {
+            slot.land(failure(Class::Down), at(now), 1.0);
+            assert!(!slot.is_due(at(now + gap - 1), Duration::MAX), "{gap}");
+            now += gap;
+            assert!(slot.is_due(at(now), Duration::MAX), "{gap}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_repeated_until_its_time_is_over() {
+        for (class, seconds) in [(Class::Down, 1), (Class::Server, 2), (Class::Permanent, 60)] {
+            let mut slot = Slot::default();
+            slot.land(failure(class), at(100), 1.0);
+            let Plan::Refuse(error) = slot.plan(at(100), false, PATIENCE) else {
+                panic!("{class:?}")
+            };
+            assert_eq!(error.retry_after, Some(Duration::from_secs(seconds)));
+            assert!(
+                matches!(slot.plan(at(100 + seconds), false, PATIENCE), Plan::Wait(_)),
+                "{class:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn upstream_is_left_alone_for_as_long_as_it_asks() {
+        let mut slot = Slot::default();
+        let error = FetchError {
+            retry_after: Some(Duration::from_secs(77)),
+            ..FetchError::new(Class::Throttled, "")
+        };
+        slot.land(Err(error), at(0), 1.0);
+        assert!(matches!(
+            slot.plan(at(76), false, PATIENCE),
+            Plan::Refuse(_)
+        ));
+        assert!(matches!(slot.plan(at(77), false, PATIENCE), Plan::Wait(_)));
+    }
+
+    #[test]
+    fn the_same_token_again_does_not_loop() {
+        let mut slot = with_token(0, 900);
+        slot.land(Ok(token("again", 500, 903)), at(500), 1.0);
+        assert!(matches!(
+            slot.plan(at(699), false, PATIENCE),
+            Plan::Serve(_)
+        ));
+        assert!(matches!(slot.plan(at(700), false, PATIENCE), Plan::Wait(_)));
+    }
+
+    #[test]
+    fn a_token_that_ends_sooner_does_not_replace_one_that_ends_later() {
+        let mut slot = with_token(0, DAY);
+        slot.land(Ok(token("worse", 10, 3600)), at(10), 1.0);
+        assert_eq!(slot.token(at(10)).unwrap().expires_on(), 1_000_000 + DAY);
+        slot.land(Ok(token("better", 20, 2 * DAY)), at(20), 1.0);
+        assert_eq!(
+            slot.token(at(20)).unwrap().expires_on(),
+            1_000_000 + 2 * DAY
+        );
+    }
+
+    #[test]
+    fn a_token_that_is_short_from_the_start_is_served_until_half_of_it_is_gone() {
+        let mut slot = with_token(0, 240);
+        assert!(matches!(
+            slot.plan(at(100), false, PATIENCE),
+            Plan::Serve(_)
+        ));
+        assert!(matches!(slot.plan(at(130), false, PATIENCE), Plan::Wait(_)));
+    }
+
+    #[test]
+    fn only_what_was_asked_for_lately_is_refreshed() {
+        let mut slot = with_token(0, 3 * DAY);
+        slot.plan(at(0), false, PATIENCE);
+        let due = 3 * DAY / 2;
+        assert!(slot.is_due(at(due), Duration::from_secs(due)));
+        assert!(!slot.is_due(at(due), Duration::from_secs(due - 1)));
+    }
+}

@@ -1,0 +1,192 @@
+//! How the daemon is doing: one word for everybody, and the whole for the administrator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arcbroker_client::wire::{
+    AuditStatus, Health, SCHEMA, StatusAnswer, TokenStatus, UpstreamStatus,
+};
+use arcbroker_policy::Identity;
+use tokio::sync::watch;
+
+use crate::audit::{self, AuditLog};
+use crate::cache::{Report, TokenCache};
+use crate::clock::{Clock, Now};
+use crate::gate::Gate;
+use crate::retry;
+use crate::rules::Rules;
+use crate::slot::HARD_FLOOR;
+use crate::upstream::{Himds, Record};
+
+/// Reads the state of every part when it is asked; keeps none of its own.
+#[derive(Debug)]
+pub struct StatusBoard {
+    /// The time.
+    pub clock: Clock,
+    /// When the daemon started.
+    pub started: Now,
+    /// Where tokens come from.
+    pub upstream: Arc<Himds>,
+    /// Where tokens are.
+    pub tokens: TokenCache<Arc<Himds>>,
+    /// Who may have what.
+    pub rules: watch::Receiver<Rules>,
+    /// Where the rules are.
+    pub policy_dir: String,
+    /// Where decisions are recorded.
+    pub audit: Arc<AuditLog>,
+    /// How they are.
+    pub audit_options: audit::Options,
+    /// Who is connected.
+    pub gate: Arc<Gate>,
+}
+
+impl StatusBoard {
+    /// Health in one word, and the reasons where it is not `healthy`.
+    pub fn health(&self) -> (Health, Vec<String>) {
+        self.judge(&self.tokens.reports(), &self.upstream.record())
+    }
+
+    /// The tenant of the machine, as the last token of its own identity says.
+    pub fn tenant(&self) -> Option<String> {
+        let mut own = self
+            .tokens
+            .reports()
+            .into_iter()
+            .filter(|report| report.key.identity == Identity::System);
+        own.find_map(|report| report.view.token?.claims().tid.clone())
+    }
+
+    /// Everything.
+    pub fn status(&self) -> StatusAnswer {
+        let now = self.clock.now();
+        let (reports, record) = (self.tokens.reports(), self.upstream.record());
+        let (health, reasons) = self.judge(&reports, &record);
+        let (sequence, error) = self.audit.state();
+        let budget = |report: &Report| {
+            let token = report.view.token.as_ref().filter(|_| report.wanted)?;
+            Some(token.remaining(now).saturating_sub(HARD_FLOOR).as_secs())
+        };
+        StatusAnswer {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.started.wall.as_secs(),
+            uptime_seconds: now.boot.saturating_sub(self.started.boot).as_secs(),
+            health,
+            reasons,
+            outage_budget_seconds: reports.iter().filter_map(budget).min(),
+            upstream: UpstreamStatus {
+                kind: "himds".to_owned(),
+                endpoint: format!("http://{}", self.upstream.endpoint()),
+                last_success_at: record.last_success_at,
+                last_failure_at: record.last_failure.as_ref().map(|(at, _)| *at),
+                last_failure: record.last_failure.map(|(_, what)| what),
+                token_requests: record.token_requests,
+            },
+            policy: self.rules.borrow().status(&self.policy_dir),
+            audit: AuditStatus {
+                file: self
+                    .audit_options
+                    .file
+                    .as_ref()
+                    .map(|file| file.display().to_string()),
+                required: self.audit_options.required,
+                sequence,
+                error: error.map(|error| error.to_string()),
+            },
+            tokens: reports
+                .into_iter()
+                .map(|report| token_status(report, now))
+                .collect(),
+            requests: self.audit.counts(),
+            connections: self.gate.counts(),
+        }
+    }
+
+    fn judge(&self, reports: &[Report], record: &Record) -> (Health, Vec<String>) {
+        let mut found = Vec::new();
+        if let Some(error) = self.audit.state().1 {
+            let health = if self.audit_options.required {
+                Health::Failing
+            } else {
+                Health::Degraded
+            };
+            found.push((health, error.to_string()));
+        }
+        found.extend(
+            reports
+                .iter()
+                .filter(|report| report.wanted)
+                .filter_map(slot_health),
+        );
+        if self.rules.borrow().reload_error.is_some() {
+            found.push((
+                Health::Degraded,
+                "the last policy reload was refused; the old policy is in force".to_owned(),
+            ));
+        }
+        match (record.last_success_at, &record.last_failure) {
+            (None, None) => found.push((Health::Starting, "HIMDS has not answered yet".to_owned())),
+            (None, Some((_, what))) => {
+                let booting = retry::is_booting(self.clock.now(), false);
+                let health = if booting {
+                    Health::Starting
+                } else {
+                    Health::Degraded
+                };
+                found.push((health, format!("HIMDS has not answered yet: {what}")));
+            }
+            _ => {}
+        }
+        found.sort_by_key(|(health, _)| severity(*health));
+        let worst = found.first().map_or(Health::Healthy, |(health, _)| *health);
+        (worst, found.into_iter().map(|(_, reason)| reason).collect())
+    }
+}
+
+/// The worst first.
+fn severity(health: Health) -> u8 {
+    match health {
+        Health::Failing => 0,
+        Health::Degraded => 1,
+        Health::Starting => 2,
+        Health::Healthy => 3,
+    }
+}
+
+fn slot_health(report: &Report) -> Option<(Health, String)> {
+    let (resource, failure) = (&report.key.resource, report.view.failure.as_ref()?);
+    Some(match report.view.token {
+        Some(_) => (
+            Health::Degraded,
+            format!("{resource}: the token is valid, but cannot be refreshed: {failure}"),
+        ),
+        None => (
+            Health::Failing,
+            format!("{resource}: there is no token: {failure}"),
+        ),
+    })
+}
+
+fn token_status(report: Report, now: Now) -> TokenStatus {
+    let token = report.view.token.as_ref();
+    let state = match (token, &report.view.failure, report.view.refresh_in) {
+        (None, _, _) if report.flying => "fetching",
+        (None, Some(_), _) => "failed",
+        (None, None, _) => "expired",
+        (Some(_), Some(_), _) => "stale",
+        (Some(_), None, Some(Duration::ZERO)) => "due",
+        (Some(_), None, _) => "fresh",
+    };
+    TokenStatus {
+        resource: report.key.resource.to_string(),
+        identity: report.key.identity.to_string(),
+        state: state.to_owned(),
+        expires_on: token.map(|token| token.expires_on()),
+        remaining_seconds: token.map(|token| token.remaining(now).as_secs()),
+        refresh_in_seconds: report.view.refresh_in.map(|left| left.as_secs()),
+        wanted: report.wanted,
+        last_failure: report.view.failure.map(|failure| failure.to_string()),
+    }
+}

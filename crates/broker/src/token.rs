@@ -1,0 +1,385 @@
+//! An access token as the broker keeps it: encoded once, shared by all answers, wiped on drop.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arcbroker_client::Secret;
+use arcbroker_policy::{Identity, Resource};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::clock::Now;
+use crate::digest::sha256;
+
+/// Bytes of a token's digest in audit records.
+const DIGEST_BYTES: usize = 6;
+
+/// What a token is kept under: exact strings, so that `https://x` and `https://x/` are two.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Key {
+    /// Whose token.
+    pub identity: Identity,
+    /// For what.
+    pub resource: Resource,
+}
+
+/// Where tokens come from: the one trait of the broker's flow.
+pub trait TokenSource: Send + Sync + 'static {
+    /// One attempt. Retries are the cache's affair.
+    fn fetch(&self, key: &Key) -> impl Future<Output = Result<AccessToken, FetchError>> + Send;
+}
+
+impl<T: TokenSource> TokenSource for Arc<T> {
+    fn fetch(&self, key: &Key) -> impl Future<Output = Result<AccessToken, FetchError>> + Send {
+        T::fetch(self, key)
+    }
+}
+
+/// What upstream said of a token, before it is encoded.
+#[derive(Debug)]
+pub struct Issue {
+    /// The bearer token.
+    pub access_token: Secret,
+    /// Unix seconds, by upstream's word.
+    pub expires_on: u64,
+    /// Seconds left, by upstream's word; it may be larger than the truth.
+    pub expires_in: Option<u64>,
+    /// As upstream wrote it; empty on old agents.
+    pub not_before: String,
+    /// Of a user-assigned identity.
+    pub client_id: Option<String>,
+}
+
+/// A token with everything that an answer or an audit record needs.
+pub struct AccessToken {
+    /// The answer up to the digits of `expires_in`, and from there on.
+    head: Bytes,
+    tail: Bytes,
+    /// Where the wall clock and the boot clock say that it ends.
+    ends: Now,
+    lifetime: Duration,
+    expires_on: u64,
+    claims: Claims,
+    digest: Arc<str>,
+}
+
+/// The few claims that are of use to us. They are read without trust: nothing is decided on them.
+#[derive(Debug, Default, Deserialize)]
+pub struct Claims {
+    /// Unique id of the token, under which Entra logs its use.
+    pub uti: Option<String>,
+    /// Object id of the identity.
+    pub oid: Option<String>,
+    /// Tenant.
+    pub tid: Option<String>,
+    /// Audience.
+    pub aud: Option<String>,
+    /// Unix seconds.
+    pub exp: Option<u64>,
+}
+
+impl AccessToken {
+    /// Encodes a token that has just been received.
+    ///
+    /// # Errors
+    ///
+    /// `None` when it has already expired, or never will by any clock.
+    pub fn new(issue: &Issue, resource: &Resource, now: Now) -> Option<Self> {
+        let claims = Claims::peek(issue.access_token.reveal());
+        let ends_wall = Duration::from_secs(issue.expires_on.min(claims.exp.unwrap_or(u64::MAX)));
+        let mut lifetime = ends_wall.checked_sub(now.wall)?;
+        if let Some(seconds) = issue.expires_in {
+            lifetime = lifetime.min(Duration::from_secs(seconds));
+        }
+        let ends = Now {
+            wall: ends_wall,
+            boot: now.boot.checked_add(lifetime)?,
+        };
+        let (head, tail) = encode(issue, resource);
+        let digest = sha256(issue.access_token.reveal().as_bytes(), DIGEST_BYTES);
+        (!lifetime.is_zero()).then_some(Self {
+            head,
+            tail,
+            ends,
+            lifetime,
+            expires_on: issue.expires_on,
+            claims,
+            digest: digest.into(),
+        })
+    }
+
+    /// What is left, by the stricter clock; zero when it has expired.
+    pub fn remaining(&self, now: Now) -> Duration {
+        let wall = self.ends.wall.saturating_sub(now.wall);
+        wall.min(self.ends.boot.saturating_sub(now.boot))
+    }
+
+    /// What was left when it was received.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// When it ends by the wall clock, Unix seconds, as upstream said it.
+    pub fn expires_on(&self) -> u64 {
+        self.expires_on
+    }
+
+    /// Claims that nothing is decided on.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// First 12 hex digits of the SHA-256 of the token.
+    pub fn digest(&self) -> &Arc<str> {
+        &self.digest
+    }
+
+    /// The answer in three parts, of which only the middle one is made now.
+    pub fn answer(&self, now: Now) -> [Bytes; 3] {
+        let seconds = self.remaining(now).as_secs();
+        [
+            self.head.clone(),
+            Bytes::from(seconds.to_string()),
+            self.tail.clone(),
+        ]
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("expires_on", &self.expires_on)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Claims {
+    /// Reads the payload of a JWT; anything else has no claims.
+    fn peek(token: &str) -> Self {
+        let decode = || {
+            let payload = token.split('.').nth(1)?;
+            let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(payload).ok()?);
+            serde_json::from_slice(&json).ok()
+        };
+        decode().unwrap_or_default()
+    }
+}
+
+/// Writes the answer of `docs/protocol.md` once, into one buffer that is wiped when its last user
+/// is gone. Order and types matter to the SDKs: see [`arcbroker_client::wire::TokenAnswer`].
+fn encode(issue: &Issue, resource: &Resource) -> (Bytes, Bytes) {
+    let text = |value: &str| serde_json::Value::from(value).to_string();
+    let token = issue.access_token.reveal();
+    let client_id = issue
+        .client_id
+        .as_deref()
+        .map(|id| format!(r#""client_id":{},"#, text(id)));
+    let tail = format!(
+        r#"","not_before":{},"resource":{},"token_type":"Bearer",{}"expires_on":"{}"}}"#,
+        text(&issue.not_before),
+        text(resource.as_str()),
+        client_id.unwrap_or_default(),
+        issue.expires_on
+    );
+
+    let (open, close) = (
+        r#"{"access_token":""#,
+        r#"","refresh_token":"","expires_in":""#,
+    );
+    // Sized in advance: a buffer that grows leaves its former self behind.
+    let mut whole = Zeroizing::new(Vec::with_capacity(
+        open.len() + token.len() + close.len() + tail.len(),
+    ));
+    for part in [open, token, close] {
+        whole.extend_from_slice(part.as_bytes());
+    }
+    let middle = whole.len();
+    whole.extend_from_slice(tail.as_bytes());
+    let whole = Bytes::from_owner(whole);
+    (whole.slice(..middle), whole.slice(middle..))
+}
+
+/// Why there is no token.
+#[derive(Clone, Debug)]
+pub struct FetchError {
+    /// What kind of failure: decides retries, how long it is remembered, and the answer.
+    pub class: Class,
+    /// What happened and what to do about it, fit for a log and for `status`.
+    pub detail: Arc<str>,
+    /// What upstream said of itself that a client may read; never more than 200 bytes.
+    pub upstream: Option<Arc<str>>,
+    /// How long upstream asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl FetchError {
+    /// A failure of which only the class and the story are known.
+    pub fn new(class: Class, detail: impl Into<Arc<str>>) -> Self {
+        Self {
+            class,
+            detail: detail.into(),
+            upstream: None,
+            retry_after: None,
+        }
+    }
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+/// Kinds of failure, each with its own retries, memory and answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Class {
+    /// Nobody listens at the endpoint.
+    Down,
+    /// Whoever listens is not HIMDS.
+    Hostile,
+    /// Time-out, reset, or not HTTP.
+    Broken,
+    /// The key was refused.
+    StaleKey,
+    /// The challenge cannot be answered.
+    Challenge,
+    /// The key file may not be read: a matter of set-up.
+    KeyDenied,
+    /// The request itself is wrong.
+    Permanent,
+    /// The machine has no such identity.
+    UnknownIdentity,
+    /// Refused, but that may change.
+    Refused,
+    /// Upstream failed.
+    Server,
+    /// Upstream is being updated.
+    Upgrading,
+    /// Upstream wants fewer requests.
+    Throttled,
+    /// The answer was not a token.
+    Garbage,
+    /// It took longer than a client can wait.
+    Deadline,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now {
+        wall: Duration::from_secs(1_000_000),
+        boot: Duration::from_secs(500),
+    };
+
+    fn issue(token: &str) -> Issue {
+        Issue {
+            access_token: Secret::from(token.to_owned()),
+            expires_on: 1_003_600,
+            expires_in: None,
+            not_before: "999700".into(),
+            client_id: None,
+        }
+    }
+
+    fn resource() -> Resource {
+        Resource::parse("https://vault.azure.net", arcbroker_policy::Cloud::Public).unwrap()
+    }
+
+    fn later(wall: u64, boot: u64) -> Now {
+        Now {
+            wall: NOW.wall + Duration::from_secs(wall),
+            boot: NOW.boot + Duration::from_secs(boot),
+        }
+    }
+
+    fn text(token: &AccessToken, now: Now) -> String {
+        String::from_utf8(token.answer(now).concat()).unwrap()
+    }
+
+    #[test]
+    fn the_answer_has_the_order_and_types_that_every_sdk_accepts() {
+        let token = AccessToken::new(&issue("T0K"), &resource(), NOW).unwrap();
+        assert_eq!(
+            text(&token, later(10, 10)),
+            r#"{"access_token":"T0K","refresh_token":"","expires_in":"3590","not_before":"999700","resource":"https://vault.azure.net","token_type":"Bearer","expires_on":"1003600"}"#
+        );
+    }
+
+    #[test]
+    fn a_user_assigned_identity_is_named_before_the_expiry() {
+        let issue = Issue {
+            client_id: Some("c".into()),
+            ..issue("T0K")
+        };
+        let token = AccessToken::new(&issue, &resource(), NOW).unwrap();
+        let text = text(&token, NOW);
+        assert!(
+            text.ends_with(r#""token_type":"Bearer","client_id":"c","expires_on":"1003600"}"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_stricter_clock_decides_what_is_left() {
+        let token = AccessToken::new(&issue("T0K"), &resource(), NOW).unwrap();
+        let left = |wall, boot| token.remaining(later(wall, boot)).as_secs();
+        assert_eq!(left(0, 0), 3600);
+        assert_eq!(left(100, 10), 3500, "the wall was set forward");
+        assert_eq!(left(0, 100), 3500, "the wall was set back");
+        assert_eq!(left(0, 9_999), 0);
+    }
+
+    #[test]
+    fn a_token_without_life_is_none() {
+        for expires_on in [0, 999_999, 1_000_000] {
+            assert!(
+                AccessToken::new(
+                    &Issue {
+                        expires_on,
+                        ..issue("T")
+                    },
+                    &resource(),
+                    NOW
+                )
+                .is_none()
+            );
+        }
+        let none_left = Issue {
+            expires_in: Some(0),
+            ..issue("T")
+        };
+        assert!(AccessToken::new(&none_left, &resource(), NOW).is_none());
+        let endless = Issue {
+            expires_on: u64::MAX,
+            ..issue("T")
+        };
+        assert_eq!(
+            AccessToken::new(&endless, &resource(), NOW).map(|t| t.expires_on()),
+            Some(u64::MAX)
+        );
+    }
+
+    #[test]
+    fn claims_are_read_and_the_shortest_life_counts() {
+        let payload =
+            URL_SAFE_NO_PAD.encode(r#"{"uti":"u1","oid":"o","tid":"t","aud":"a","exp":1000060}"#);
+        let token = AccessToken::new(&issue(&format!("h.{payload}.s")), &resource(), NOW).unwrap();
+        assert_eq!(token.claims().uti.as_deref(), Some("u1"));
+        assert_eq!(token.remaining(NOW).as_secs(), 60);
+        let odd = AccessToken::new(&issue("h.!!!.s"), &resource(), NOW).unwrap();
+        assert!(odd.claims().uti.is_none());
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let token = AccessToken::new(&issue("MARKER"), &resource(), NOW).unwrap();
+        assert!(!format!("{token:?} {:?}", issue("MARKER")).contains("MARKER"));
+    }
+}
