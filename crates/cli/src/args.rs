@@ -1,0 +1,228 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use arcbroker_client::{
+    ADMIN_SOCKET_VARIABLE, Client, Identity, OWNER_VARIABLE, Owner, SOCKET_VARIABLE, TokenRequest,
+    wire::{DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET},
+};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::{duration, exit::Exit};
+
+/// Access tokens of this machine's managed identity, from the arcbroker daemon.
+#[derive(Debug, Parser)]
+#[command(name = "arcbroker", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Args {
+    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, Usage> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        Self::try_parse_from(&args).map_err(|error| Usage {
+            exit: match error.exit_code() {
+                0 => Exit::OK,
+                _ if names_status(&args) => Exit::USAGE_OF_STATUS,
+                _ => Exit::USAGE,
+            },
+            error,
+        })
+    }
+}
+
+/// A command line that cannot be carried out, or asks for help.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    pub(crate) error: clap::Error,
+    pub(crate) exit: Exit,
+}
+
+/// Where the broker is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sockets {
+    /// The socket that tokens come from
+    #[arg(long, global = true, value_name = "PATH", env = SOCKET_VARIABLE, default_value = DEFAULT_TOKEN_SOCKET)]
+    socket: PathBuf,
+    /// The socket for administrators
+    #[arg(long, global = true, value_name = "PATH", env = ADMIN_SOCKET_VARIABLE, default_value = DEFAULT_ADMIN_SOCKET)]
+    admin_socket: PathBuf,
+    /// A user, besides root and yourself, who may serve these sockets
+    #[arg(long, global = true, value_name = "USER", env = OWNER_VARIABLE)]
+    socket_owner: Option<Owner>,
+}
+
+impl Sockets {
+    pub(crate) fn tokens(&self) -> Client {
+        self.believing(Client::new(&self.socket))
+    }
+
+    pub(crate) fn admin(&self) -> Client {
+        self.believing(Client::new(&self.admin_socket))
+    }
+
+    fn believing(&self, client: Client) -> Client {
+        match self.socket_owner {
+            Some(owner) => client.with_owner(owner),
+            None => client,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print an access token and a newline, nothing else
+    Token(Token),
+    /// Show how the broker sees this process, and which resources it may have
+    Whoami {
+        /// Print JSON, as documented in docs/protocol.md
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the broker's health, tokens and requests
+    #[command(after_help = STATUS_EXIT_CODES)]
+    Status {
+        /// Print JSON, as documented in docs/protocol.md
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try it all without Azure: a simulator of HIMDS and a broker in a temporary directory
+    Demo {
+        /// End by itself instead of waiting for Ctrl-C
+        #[arg(long)]
+        once: bool,
+    },
+    /// Become PROGRAM, and get SIGTERM when PARENT ends
+    #[command(hide = true)]
+    Beneath {
+        parent: i32,
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Token {
+    /// A URI, taken byte for byte, or a short name: arm, keyvault, storage, graph, sql …
+    resource: String,
+    #[command(flatten)]
+    selector: Selector,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    pub(crate) format: Format,
+    /// Fail (exit 5) if the token is good for less than this: 30s, 10m, 1h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) min_validity: Option<Duration>,
+    /// For boot scripts: while the broker or a token cannot be had, try again for this long
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "0s", hide_default_value = true)]
+    pub(crate) wait: Duration,
+}
+
+impl Token {
+    pub(crate) fn request(&self) -> TokenRequest {
+        TokenRequest::new(&self.resource).with_identity(self.selector.identity())
+    }
+}
+
+/// The identity to be; without any, the system-assigned one.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the options are named after them"
+)]
+struct Selector {
+    /// Ask as the user-assigned identity with this client id
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// Ask as the user-assigned identity with this object id
+    #[arg(long, value_name = "ID")]
+    object_id: Option<String>,
+    /// Ask as the user-assigned identity with this Azure resource id
+    #[arg(long, value_name = "ID")]
+    resource_id: Option<String>,
+}
+
+impl Selector {
+    fn identity(&self) -> Identity {
+        let client = self.client_id.clone().map(Identity::ClientId);
+        let object = self.object_id.clone().map(Identity::ObjectId);
+        let resource = self.resource_id.clone().map(Identity::ResourceId);
+        client.or(object).or(resource).unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Format {
+    #[value(
+        help = "One JSON object: schema, access_token, expires_on, expires_in, resource, token_type, client_id"
+    )]
+    Json,
+    /// The token alone
+    Raw,
+}
+
+/// Whether a command line that is wrong somewhere is one of `status`, whose exit code 2 means
+/// something else.
+fn names_status(args: &[OsString]) -> bool {
+    Args::command()
+        .ignore_errors(true)
+        .try_get_matches_from(args)
+        .is_ok_and(|matches| matches.subcommand_name() == Some("status"))
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied by policy, \
+    4 broker unreachable, 5 no token to be had upstream.";
+
+const STATUS_EXIT_CODES: &str = "Exit codes: 0 healthy, 1 degraded or starting, \
+    2 failing (a wanted resource has no token), 4 broker unreachable, 64 usage.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Args, Usage> {
+        Args::read(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_command_line_of_status_has_a_code_of_its_own() {
+        for (line, exit) in [
+            ("arcbroker", Exit::USAGE),
+            ("arcbroker tokne arm", Exit::USAGE),
+            ("arcbroker token", Exit::USAGE),
+            ("arcbroker token status --wait x", Exit::USAGE),
+            ("arcbroker --socket status token", Exit::USAGE),
+            ("arcbroker status --jsno", Exit::USAGE_OF_STATUS),
+            ("arcbroker status extra", Exit::USAGE_OF_STATUS),
+            (
+                "arcbroker --socket /s status --socket",
+                Exit::USAGE_OF_STATUS,
+            ),
+            ("arcbroker status --help", Exit::OK),
+            ("arcbroker --version", Exit::OK),
+        ] {
+            assert_eq!(read(line).unwrap_err().exit, exit, "{line}");
+        }
+    }
+
+    #[test]
+    fn one_identity_at_a_time() {
+        let args = read("arcbroker token arm --object-id o").unwrap();
+        let Command::Token(token) = args.command else {
+            panic!("{args:?}");
+        };
+        let expected = TokenRequest::new("arm").with_identity(Identity::ObjectId("o".into()));
+        assert_eq!(token.request(), expected);
+        assert!(read("arcbroker token arm --object-id o --client-id c").is_err());
+    }
+}

@@ -1,0 +1,284 @@
+//! `arcbroker status`
+
+use arcbroker_client::{
+    Client,
+    wire::{AuditStatus, Health, PolicyStatus, StatusAnswer, TokenStatus, UpstreamStatus},
+};
+
+use crate::{
+    clock,
+    duration::{ago, human},
+    exit::{Exit, Failure},
+    output::{self, Page, Tone},
+};
+
+pub(super) async fn run(client: &Client, json: bool) -> Result<Exit, Failure> {
+    let answer = client.status().await.map_err(Failure::Admin)?;
+    if json {
+        output::print_json(&answer)?;
+    } else {
+        let mut page = Page::new();
+        fill(&mut page, &answer, clock::now());
+        page.print()?;
+    }
+    Ok(Exit::of_health(answer.health))
+}
+
+/// The whole screen; `now` in Unix seconds.
+pub(super) fn fill(page: &mut Page, answer: &StatusAnswer, now: u64) {
+    let (tone, word) = match answer.health {
+        Health::Healthy => (Tone::Good, "healthy"),
+        Health::Degraded => (Tone::Warning, "degraded"),
+        Health::Starting => (Tone::Warning, "starting"),
+        Health::Failing => (Tone::Bad, "failing"),
+    };
+    let StatusAnswer { version, pid, .. } = answer;
+    let up = human(answer.uptime_seconds);
+    page.verdict(
+        tone,
+        word,
+        &format!("   arcbrokerd {version}, pid {pid}, up {up}"),
+    );
+    for reason in &answer.reasons {
+        page.line(&format!("  - {reason}"));
+    }
+    page.blank();
+    upstream(page, &answer.upstream, now);
+    if let Some(budget) = answer.outage_budget_seconds {
+        page.field(
+            "",
+            &format!("every wanted token outlives an outage of {}", human(budget)),
+        );
+    }
+    policy(page, &answer.policy, now);
+    audit(page, &answer.audit);
+    let r = answer.requests;
+    page.field(
+        "Requests",
+        &format!(
+            "{} issued, {} denied, {} malformed, {} unavailable, {} abandoned",
+            r.issued, r.denied, r.malformed, r.unavailable, r.abandoned
+        ),
+    );
+    let c = answer.connections;
+    page.field(
+        "Sockets",
+        &format!(
+            "{} open, {} turned away",
+            counted(c.open, "connection"),
+            c.refused
+        ),
+    )
+    .blank();
+    tokens(page, &answer.tokens);
+}
+
+fn upstream(page: &mut Page, upstream: &UpstreamStatus, now: u64) {
+    let UpstreamStatus { kind, endpoint, .. } = upstream;
+    let success = upstream
+        .last_success_at
+        .map_or_else(|| "never".to_owned(), |at| ago(at, now));
+    page.field("Upstream", &format!("{kind} at {endpoint}"))
+        .field(
+            "",
+            &format!(
+                "last answer {success}, {} since the start",
+                counted(upstream.token_requests, "token request")
+            ),
+        );
+    if let Some(at) = upstream.last_failure_at {
+        let what = upstream
+            .last_failure
+            .as_deref()
+            .unwrap_or("no reason known");
+        page.field("", &format!("last failure {}: {what}", ago(at, now)));
+    }
+}
+
+fn policy(page: &mut Page, policy: &PolicyStatus, now: u64) {
+    let PolicyStatus {
+        dir, rules, hash, ..
+    } = policy;
+    let rules = counted(*rules as u64, "rule");
+    let loaded = ago(policy.loaded_at, now);
+    page.field(
+        "Policy",
+        &format!("{rules} of {dir}, hash {hash}, read {loaded}"),
+    );
+    if let Some(error) = &policy.reload_error {
+        page.field("", &format!("last reload refused: {error}"));
+    }
+    for warning in &policy.warnings {
+        page.field("", &format!("warning: {warning}"));
+    }
+}
+
+fn audit(page: &mut Page, audit: &AuditStatus) {
+    let file = audit.file.as_deref().unwrap_or("no file");
+    let required = if audit.required {
+        "no token without a record"
+    } else {
+        "tokens even without a record"
+    };
+    page.field(
+        "Audit",
+        &format!("{file}, record {}, {required}", audit.sequence),
+    );
+    if let Some(error) = &audit.error {
+        page.field("", &format!("last record not written: {error}"));
+    }
+}
+
+fn tokens(page: &mut Page, tokens: &[TokenStatus]) {
+    if tokens.is_empty() {
+        page.line("No tokens yet: nobody has asked for one.");
+        return;
+    }
+    let rows: Vec<[String; 6]> = tokens.iter().map(row).collect();
+    page.table(
+        [
+            "RESOURCE",
+            "IDENTITY",
+            "STATE",
+            "LEFT",
+            "REFRESH IN",
+            "WANTED",
+        ],
+        &rows,
+    );
+    for token in tokens {
+        if let Some(failure) = &token.last_failure {
+            page.line(&format!("{}: {failure}", token.resource));
+        }
+    }
+}
+
+fn row(token: &TokenStatus) -> [String; 6] {
+    let time = |seconds: Option<u64>| seconds.map_or_else(|| "-".to_owned(), human);
+    [
+        token.resource.clone(),
+        token.identity.clone(),
+        token.state.clone(),
+        time(token.remaining_seconds),
+        time(token.refresh_in_seconds),
+        if token.wanted { "yes" } else { "no" }.to_owned(),
+    ]
+}
+
+fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use arcbroker_client::wire::{ConnectionCounts, RequestCounts, SCHEMA};
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn answer() -> StatusAnswer {
+        StatusAnswer {
+            schema: SCHEMA,
+            version: "0.1.0".into(),
+            pid: 4312,
+            started_at: NOW - 11_520,
+            uptime_seconds: 11_520,
+            health: Health::Degraded,
+            reasons: vec!["HIMDS refuses connections".into()],
+            outage_budget_seconds: Some(20_000),
+            upstream: UpstreamStatus {
+                kind: "himds".into(),
+                endpoint: "http://127.0.0.1:40342".into(),
+                last_success_at: Some(NOW - 240),
+                last_failure_at: Some(NOW - 12),
+                last_failure: Some("connection refused".into()),
+                token_requests: 7,
+            },
+            policy: PolicyStatus {
+                dir: "/etc/arcbroker/policy.d".into(),
+                hash: "1a2b3c4d5e6f".into(),
+                rules: 4,
+                loaded_at: NOW - 11_520,
+                reload_error: Some("backup.toml:3:1: unknown key".into()),
+                warnings: vec!["rule \"all\" is too wide".into()],
+            },
+            audit: AuditStatus {
+                file: Some("/var/log/arcbroker/audit.jsonl".into()),
+                required: true,
+                sequence: 1234,
+                error: None,
+            },
+            tokens: vec![TokenStatus {
+                resource: "https://vault.azure.net".into(),
+                identity: "system".into(),
+                state: "fresh".into(),
+                expires_on: Some(NOW + 82_800),
+                remaining_seconds: Some(82_800),
+                refresh_in_seconds: Some(41_000),
+                wanted: true,
+                last_failure: Some("\x1b[2Jtimed out".into()),
+            }],
+            requests: RequestCounts {
+                issued: 120,
+                denied: 3,
+                abandoned: 1,
+                ..RequestCounts::default()
+            },
+            connections: ConnectionCounts {
+                open: 3,
+                refused: 0,
+            },
+        }
+    }
+
+    fn text(answer: &StatusAnswer) -> String {
+        let mut page = Page::with_colours(false);
+        fill(&mut page, answer, NOW);
+        page.into_text()
+    }
+
+    #[test]
+    fn the_screen_shows_everything_that_needs_attention() {
+        assert_eq!(
+            text(&answer()),
+            "\
+degraded   arcbrokerd 0.1.0, pid 4312, up 3 h 12 min
+  - HIMDS refuses connections
+
+Upstream   himds at http://127.0.0.1:40342
+           last answer 4 min ago, 7 token requests since the start
+           last failure 12 s ago: connection refused
+           every wanted token outlives an outage of 5 h 33 min
+Policy     4 rules of /etc/arcbroker/policy.d, hash 1a2b3c4d5e6f, read 3 h 12 min ago
+           last reload refused: backup.toml:3:1: unknown key
+           warning: rule \"all\" is too wide
+Audit      /var/log/arcbroker/audit.jsonl, record 1234, no token without a record
+Requests   120 issued, 3 denied, 0 malformed, 0 unavailable, 1 abandoned
+Sockets    3 connections open, 0 turned away
+
+RESOURCE                 IDENTITY  STATE  LEFT        REFRESH IN   WANTED
+https://vault.azure.net  system    fresh  23 h 0 min  11 h 23 min  yes
+https://vault.azure.net: [2Jtimed out
+"
+        );
+    }
+
+    #[test]
+    fn a_young_broker_has_nothing_to_hide() {
+        let mut answer = answer();
+        answer.health = Health::Starting;
+        answer.reasons.clear();
+        answer.tokens.clear();
+        answer.upstream.last_success_at = None;
+        answer.upstream.last_failure_at = None;
+        let text = text(&answer);
+        assert!(text.starts_with("starting   arcbrokerd"), "{text}");
+        assert!(text.contains("last answer never"), "{text}");
+        assert!(
+            text.ends_with("\nNo tokens yet: nobody has asked for one.\n"),
+            "{text}"
+        );
+    }
+}

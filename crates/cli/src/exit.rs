@@ -1,0 +1,130 @@
+//! How a command can end, and the exit code of each ending.
+
+use std::{
+    io::{self, ErrorKind},
+    process::ExitCode,
+    time::Duration,
+};
+
+use arcbroker_client::{Error, wire::Health};
+use nix::unistd::{Uid, User};
+
+use crate::{commands::demo, duration::human};
+
+/// An exit code. Scripts depend on the numbers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Exit(u8);
+
+impl Exit {
+    pub(crate) const OK: Self = Self(0);
+    pub(crate) const FAILED: Self = Self(1);
+    pub(crate) const USAGE: Self = Self(2);
+    pub(crate) const DENIED: Self = Self(3);
+    pub(crate) const UNREACHABLE: Self = Self(4);
+    pub(crate) const UNAVAILABLE: Self = Self(5);
+    pub(crate) const USAGE_OF_STATUS: Self = Self(64);
+
+    /// What `status` says with its code alone.
+    pub(crate) fn of_health(health: Health) -> Self {
+        match health {
+            Health::Healthy => Self(0),
+            Health::Degraded | Health::Starting => Self(1),
+            Health::Failing => Self(2),
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.0)
+    }
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Admin(#[source] Error),
+    #[error("{0}")]
+    Demo(#[from] demo::Error),
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// A closed pipe: whoever read has enough.
+    #[error("nobody reads standard output")]
+    ReaderGone,
+    #[error("cannot start: {0}")]
+    Start(#[source] io::Error),
+    #[error("the token is good for {}, and {} are wanted", human(.left.as_secs()), human(.wanted.as_secs()))]
+    TooShort { left: Duration, wanted: Duration },
+    #[error("{0}")]
+    Tokens(#[source] Error),
+}
+
+impl Failure {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            // The numbers below 4 speak of the broker's health.
+            Self::Admin(_) => Exit::UNREACHABLE,
+            Self::Demo(_) | Self::Output(_) | Self::Start(_) => Exit::FAILED,
+            Self::ReaderGone => Exit::OK,
+            Self::TooShort { .. } => Exit::UNAVAILABLE,
+            Self::Tokens(error) => match error {
+                Error::Denied { .. } => Exit::DENIED,
+                Error::TooSlow(_) | Error::Unreachable { .. } | Error::WrongOwner { .. } => {
+                    Exit::UNREACHABLE
+                }
+                Error::Unavailable { .. } => Exit::UNAVAILABLE,
+                _ => Exit::FAILED,
+            },
+        }
+    }
+
+    /// What to do next, where the message does not say it.
+    pub(crate) fn advice(&self) -> Option<String> {
+        match self {
+            Self::Admin(Error::Unreachable { source, .. })
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                Some("the admin socket is for root: sudo arcbroker status".to_owned())
+            }
+            Self::TooShort { .. } => Some(
+                "the broker replaces it by itself as soon as HIMDS gives another; see: sudo arcbroker status"
+                    .to_owned(),
+            ),
+            Self::Admin(error) | Self::Tokens(error) => advice(error),
+            Self::Demo(error) => error.advice(),
+            Self::Output(_) | Self::ReaderGone | Self::Start(_) => None,
+        }
+    }
+}
+
+fn advice(error: &Error) -> Option<String> {
+    match error {
+        Error::Denied { .. } => Some("see what you may have: arcbroker whoami".to_owned()),
+        Error::Unavailable { retry_after: Some(pause), .. } => Some(format!(
+            "ask again in {}, or with --wait; see why: sudo arcbroker status",
+            human(pause.as_secs())
+        )),
+        Error::TooSlow(_) | Error::Unavailable { .. } => Some("see why: sudo arcbroker status".to_owned()),
+        Error::Unreachable { source, .. } if source.kind() == ErrorKind::PermissionDenied => Some(format!(
+            "add the user to group arcbroker: usermod -aG arcbroker {}, then log in again",
+            own_name()
+        )),
+        Error::Unreachable { .. } => Some(
+            "is arcbrokerd running? systemctl status arcbroker (--socket and --admin-socket name other sockets)"
+                .to_owned(),
+        ),
+        Error::Protocol(_) | Error::TooLarge => {
+            Some("is that the socket of an arcbrokerd, and of the same version?".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn own_name() -> String {
+    let uid = Uid::effective();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => uid.to_string(),
+    }
+}

@@ -1,0 +1,14 @@
+//! The real `arcbroker` against a socket that answers from a script.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod demo;
+mod failures;
+mod screens;
+mod support;
+mod tokens;
