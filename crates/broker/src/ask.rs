@@ -114,7 +114,7 @@ pub enum Malformed {
 ///
 /// # Errors
 ///
-/// [`Malformed`]; after `Version`, `Host` and `Body` the connection cannot be trusted any more.
+/// [`Malformed`]; the connection cannot be trusted any more then.
 pub fn check_frame(head: &Parts) -> Result<(), Malformed> {
     if head.version != Version::HTTP_11 {
         return Err(Malformed::Version);
@@ -122,24 +122,24 @@ pub fn check_frame(head: &Parts) -> Result<(), Malformed> {
     if head.headers.get_all(header::HOST).iter().count() != 1 {
         return Err(Malformed::Host);
     }
+    if head.method != Method::GET {
+        return Err(Malformed::Method);
+    }
     let lengths = head.headers.get_all(header::CONTENT_LENGTH);
     if head.headers.contains_key(header::TRANSFER_ENCODING)
         || lengths.iter().any(|length| length != "0")
     {
         return Err(Malformed::Body);
     }
-    if head.method != Method::GET {
-        return Err(Malformed::Method);
-    }
     Ok(())
 }
 
-/// What holds for every request to the metadata paths.
+/// What holds for every request to the metadata paths: the parameters, if so.
 ///
 /// # Errors
 ///
 /// [`Malformed`].
-pub fn check_metadata(head: &Parts) -> Result<(), Malformed> {
+pub fn check_metadata(head: &Parts) -> Result<Parameters<'_>, Malformed> {
     if head.headers.contains_key("x-forwarded-for") {
         return Err(Malformed::Forwarded);
     }
@@ -147,23 +147,21 @@ pub fn check_metadata(head: &Parts) -> Result<(), Malformed> {
         return Err(Malformed::Metadata);
     }
     let parameters = Parameters::parse(head.uri.query().unwrap_or_default())?;
-    if !parameters
-        .api_version
-        .is_some_and(|version| API_VERSIONS.contains(&&*version))
-    {
-        return Err(Malformed::ApiVersion);
+    let version = parameters.api_version.as_deref();
+    if version.is_some_and(|version| API_VERSIONS.contains(&version)) {
+        Ok(parameters)
+    } else {
+        Err(Malformed::ApiVersion)
     }
-    Ok(())
 }
 
 impl Ask {
-    /// Reads a request for a token that has passed [`check_metadata`].
+    /// Reads the parameters of a request for a token.
     ///
     /// # Errors
     ///
     /// [`Malformed`].
-    pub fn parse(head: &Parts, cloud: Cloud) -> Result<Self, Malformed> {
-        let parameters = Parameters::parse(head.uri.query().unwrap_or_default())?;
+    pub fn parse(parameters: Parameters<'_>, cloud: Cloud) -> Result<Self, Malformed> {
         let resource = parameters
             .resource
             .filter(|text| !text.is_empty())
@@ -194,8 +192,8 @@ fn asks_for_metadata(headers: &HeaderMap) -> bool {
 }
 
 /// The parameters that mean something to us, each at most once. Others are for other services.
-#[derive(Default)]
-struct Parameters<'q> {
+#[derive(Debug, Default)]
+pub struct Parameters<'q> {
     api_version: Option<Cow<'q, str>>,
     resource: Option<Cow<'q, str>>,
     client_id: Option<Cow<'q, str>>,
@@ -231,6 +229,9 @@ impl<'q> Parameters<'q> {
 
 /// One decoding, and only of what is encoded in full: a second reading must not find another text.
 fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
+    if !text.contains('%') {
+        return Ok(Cow::Borrowed(text));
+    }
     let whole = |rest: &str| {
         rest.get(..2)
             .is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -271,8 +272,7 @@ mod tests {
     fn ask(query: &str) -> Result<Ask, Malformed> {
         let head = get(&format!("{VERSION}&{query}"));
         check_frame(&head)?;
-        check_metadata(&head)?;
-        Ask::parse(&head, Cloud::Public)
+        Ask::parse(check_metadata(&head)?, Cloud::Public)
     }
 
     fn resource(query: &str) -> String {
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn b02_b03_metadata_must_be_asked_for_directly() {
         let with = |headers: &[(&str, &str)]| {
-            check_metadata(&head("GET", &format!("{PATH}?{VERSION}"), headers))
+            check_metadata(&head("GET", &format!("{PATH}?{VERSION}"), headers)).map(drop)
         };
         assert!(with(&[("Metadata", "True")]).is_ok());
         for headers in [

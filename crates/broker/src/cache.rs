@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
 use crate::retry;
-use crate::slot::{Plan, Slot, View};
+use crate::slot::{HARD_FLOOR, Plan, Slot, View};
 use crate::token::{AccessToken, Class, FetchError, Key, TokenSource};
 
 /// Bounds of the cache.
@@ -239,10 +239,7 @@ impl<S: TokenSource> Shared<S> {
         }
         match landed {
             Some(Err(error)) => Err(error),
-            Some(Ok(())) => Err(FetchError::new(
-                Class::Garbage,
-                "upstream gave a token that had less than a minute left",
-            )),
+            Some(Ok(())) => Err(too_short()),
             None => Err(FetchError::new(
                 Class::Deadline,
                 format!(
@@ -302,10 +299,11 @@ impl<S: TokenSource> Shared<S> {
         let mut failures = 0;
         loop {
             let error = match self.source.fetch(key).await {
-                Ok(token) => {
+                Ok(token) if token.remaining(self.clock.now()) >= HARD_FLOOR => {
                     self.upstream_seen.store(true, Ordering::Relaxed);
                     return Ok(token);
                 }
+                Ok(_) => too_short(),
                 Err(error) => error,
             };
             let booting =
@@ -334,6 +332,14 @@ impl<S> fmt::Debug for Shared<S> {
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
+}
+
+/// A failure like others, so that it is remembered and upstream is not asked for every request.
+fn too_short() -> FetchError {
+    FetchError::new(
+        Class::Garbage,
+        "upstream gave a token that had less than a minute left: compare the clocks",
+    )
 }
 
 /// A panic elsewhere leaves a slot as it was: every change of one is a single assignment.

@@ -9,7 +9,7 @@ use arcbroker_policy::{Cloud, Diagnostics};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use sd_notify::NotifyState;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::audit::{AuditError, AuditLog};
@@ -30,6 +30,9 @@ use crate::upstream::Himds;
 
 /// The one timer of the daemon: everything that is done from time to time is done then.
 const TICK: Duration = Duration::from_secs(30);
+
+/// Connections to the admin socket, counted apart: callers must not be able to lock root out.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// What the outside can tell the daemon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -111,7 +114,13 @@ pub async fn run(
         None => Listener::bind(&settings.admin)?,
     };
     let token = server(token, TokenSocket(Arc::clone(&service)), &gate, &names);
-    let admin = server(admin, AdminSocket(Arc::clone(&service)), &gate, &names);
+    let admin_gate = Arc::new(Gate::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS));
+    let admin = server(
+        admin,
+        AdminSocket(Arc::clone(&service)),
+        &admin_gate,
+        &names,
+    );
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -193,19 +202,33 @@ async fn tend(
     mut signals: mpsc::Receiver<Signal>,
     stop: &watch::Sender<bool>,
 ) {
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => on_tick(service),
-            signal = signals.recv() => match signal {
-                Some(Signal::Reload) => {
-                    service.audit.follow_rotation();
-                    reloader.reload().await;
-                }
-                Some(Signal::Stop) | None => break,
-            },
+    let reload_wanted = Notify::new();
+    let reload = async {
+        loop {
+            reload_wanted.notified().await;
+            reloader.reload().await;
         }
+    };
+    let watch = async {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => on_tick(service),
+                signal = signals.recv() => match signal {
+                    Some(Signal::Reload) => {
+                        service.audit.follow_rotation();
+                        reload_wanted.notify_one();
+                    }
+                    Some(Signal::Stop) | None => break,
+                },
+            }
+        }
+    };
+    // Apart, so that a slow reload does not hold up the end.
+    tokio::select! {
+        () = reload => {}
+        () = watch => {}
     }
     tracing::info!("stopping: requests under way get their answer");
     notify(&[NotifyState::Stopping]);

@@ -7,10 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arcbroker_client::wire::ConnectionCounts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// How many may be told at one time that there is no room for them.
+const FAREWELLS: usize = 64;
+
 /// Counts connections.
 #[derive(Debug)]
 pub struct Gate {
     all: Arc<Semaphore>,
+    farewells: Arc<Semaphore>,
     per_user: usize,
     users: Mutex<HashMap<u32, usize>>,
     refused: AtomicU64,
@@ -29,6 +33,7 @@ impl Gate {
     pub fn new(all: usize, per_user: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),
+            farewells: Arc::new(Semaphore::new(FAREWELLS)),
             per_user,
             users: Mutex::default(),
             refused: AtomicU64::new(0),
@@ -54,6 +59,11 @@ impl Gate {
             uid,
             _place: place,
         })
+    }
+
+    /// A place to be told in that there is none, as long as only a few are told at a time.
+    pub fn farewell(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.farewells).try_acquire_owned().ok()
     }
 
     /// For `status`.

@@ -11,6 +11,7 @@ use arcbroker_broker::daemon::{self, DaemonError, Signal};
 use arcbroker_broker::listen::Passed;
 use arcbroker_broker::{check, logging, process};
 use clap::Parser as _;
+use nix::libc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use zeroizing_alloc::ZeroAlloc;
@@ -75,6 +76,8 @@ fn signals() -> io::Result<mpsc::Receiver<Signal>> {
             while arrived.recv().await.is_some() && tell.send(meaning).await.is_ok() {}
         });
     }
+    // At a limit on the size of files a write fails; unheard, this signal would end the daemon too.
+    drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
     Ok(told)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arcbroker_policy::Accounts;
 use nix::unistd::{Group, Uid, User};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -16,7 +17,10 @@ const KEPT_FOR: Duration = Duration::from_mins(5);
 
 /// Names of users by number, for display.
 #[derive(Clone, Debug)]
-pub struct UserNames(moka::sync::Cache<u32, Option<Arc<str>>>);
+pub struct UserNames(moka::sync::Cache<u32, watch::Receiver<Lookup>>);
+
+/// `None` while it runs.
+type Lookup = Option<Option<Arc<str>>>;
 
 impl UserNames {
     /// None is known yet.
@@ -29,22 +33,24 @@ impl UserNames {
         )
     }
 
-    /// The name of a user, if it can be had at once or nearly so.
+    /// The name of a user, if it can be had at once or nearly so. One look-up serves all who ask.
     pub async fn name(&self, uid: u32) -> Option<Arc<str>> {
-        if let Some(name) = self.0.get(&uid) {
-            return name;
-        }
-        let names = self.clone();
-        let lookup = spawn_blocking(move || {
-            let name = User::from_uid(Uid::from_raw(uid))
-                .ok()
-                .flatten()
-                .map(|user| Arc::from(user.name));
-            names.0.insert(uid, name.clone());
-            name
-        });
-        timeout(PATIENCE, lookup).await.ok()?.ok()?
+        let mut lookup = self.0.get_with(uid, || look_up(uid));
+        let found = timeout(PATIENCE, lookup.wait_for(Option::is_some))
+            .await
+            .ok()?
+            .ok()?;
+        found.clone().flatten()
     }
+}
+
+fn look_up(uid: u32) -> watch::Receiver<Lookup> {
+    let (tell, told) = watch::channel(None);
+    spawn_blocking(move || {
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        tell.send_replace(Some(user.map(|user| Arc::from(user.name))));
+    });
+    told
 }
 
 impl Default for UserNames {

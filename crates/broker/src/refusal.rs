@@ -39,7 +39,7 @@ pub fn malformed(malformed: &Malformed) -> Refusal {
     // What follows on the connection may be the rest of this request.
     refusal.close = matches!(
         malformed,
-        Malformed::Version | Malformed::Host | Malformed::Body
+        Malformed::Version | Malformed::Host | Malformed::Method | Malformed::Body
     );
     refusal
 }

@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioTimer;
 use nix::errno::Errno;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{JoinSet, yield_now};
@@ -33,6 +34,8 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
 /// How long to leave the listener alone when the process has no file descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
+/// For a peer to send its request, so that it can be told that there is no room for it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a connection may cost.
 #[derive(Clone, Copy, Debug)]
@@ -160,7 +163,17 @@ impl<H: Handler> Server<H> {
             }
         };
         let Some(pass) = self.gate.admit(place, peer.caller.uid) else {
-            return turn_away(stream, peer.caller.uid, self.limits);
+            tracing::debug!(
+                uid = peer.caller.uid,
+                "a connection over the limit of its user was turned away"
+            );
+            if let Some(farewell) = self.gate.farewell() {
+                connections.spawn(async move {
+                    turn_away(stream).await;
+                    drop(farewell);
+                });
+            }
+            return;
         };
         let (handler, limits, names, stop) = (
             Arc::clone(&self.handler),
@@ -169,8 +182,14 @@ impl<H: Handler> Server<H> {
             stop.clone(),
         );
         connections.spawn(async move {
-            peer.user = names.name(peer.caller.uid).await;
-            serve(stream, &peer, &*handler, limits, stop).await;
+            // Until a peer says something, it costs little more than its file descriptor.
+            if timeout(limits.head, stream.readable())
+                .await
+                .is_ok_and(|said| said.is_ok())
+            {
+                peer.user = names.name(peer.caller.uid).await;
+                serve(stream, &peer, &*handler, limits, stop).await;
+            }
             drop(pass);
         });
     }
@@ -214,23 +233,27 @@ async fn serve<H: Handler>(
     }
 }
 
-/// Tells a peer that its user has too many connections, without waiting for it to listen.
-fn turn_away(stream: UnixStream, uid: u32, limits: Limits) {
-    const BODY: &str = r#"{"error":"too_many_requests","error_description":"this user has too many connections to arcbroker open: close some, or raise connections-per-user under [limits]","statusCode":429,"message":"too many connections","schema":1}"#;
+/// Tells a peer that its user has too many connections, once it has asked: a client does not look
+/// for an answer to a request that it could not send or has yet to send.
+async fn turn_away(mut stream: UnixStream) {
+    const BODY: &str = r#"{"error":"too_many_requests","error_description":"this user has too many connections to arcbroker open: close some, or raise connections-per-user under [limits]","statusCode":429,"message":"this user has too many connections to arcbroker open: close some, or raise connections-per-user under [limits]","schema":1}"#;
     let answer = format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json; charset=utf-8\r\nretry-after: 1\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
         BODY.len()
     );
-    tracing::debug!(
-        uid,
-        "a connection over the limit of its user was turned away"
-    );
-    if let Err(error) = stream.try_write(answer.as_bytes()) {
-        tracing::debug!(uid, %error, "and did not hear why");
+    let told = async {
+        let mut request = [0; 1024];
+        if stream.read(&mut request).await? > 0 {
+            stream.write_all(answer.as_bytes()).await?;
+            stream.shutdown().await?;
+            while stream.read(&mut request).await? > 0 {}
+        }
+        io::Result::Ok(())
+    };
+    if !matches!(timeout(FAREWELL, told).await, Ok(Ok(()))) {
+        tracing::debug!("a peer may not have heard why it was turned away");
     }
-    // Reads away what the peer has sent, or it would not hear the answer.
-    drop(Stream::new(stream, limits.stall));
 }
 
 /// One connection that is waiting by now, or none.

@@ -124,8 +124,7 @@ impl Service {
 
     fn read(&self, head: &Parts) -> Result<(Identity, Resource), Malformed> {
         check_frame(head)?;
-        check_metadata(head)?;
-        let ask = Ask::parse(head, self.cloud)?;
+        let ask = Ask::parse(check_metadata(head)?, self.cloud)?;
         Ok((
             ask.identity.unwrap_or_else(|| self.identity.clone()),
             ask.resource,

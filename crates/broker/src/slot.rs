@@ -156,9 +156,14 @@ impl Slot {
             held.hold_until = now.boot + (held.token.remaining(now) / 2).max(SAME_AGAIN);
             return;
         }
-        let refresh_below = token
-            .lifetime()
-            .saturating_sub(token.lifetime().mul_f64(0.5 * jitter));
+        let lifetime = token.lifetime();
+        let half = lifetime.saturating_sub(lifetime.mul_f64(0.5 * jitter));
+        // One that is below the floor from the start is the best that upstream has.
+        let refresh_below = if lifetime > SOFT_FLOOR {
+            half.max(SOFT_FLOOR)
+        } else {
+            half
+        };
         self.token = Some(Held {
             token: Arc::new(token),
             refresh_below,
@@ -171,7 +176,10 @@ impl Slot {
             .failure
             .as_ref()
             .map_or(1, |failure| failure.count.saturating_add(1));
-        let hold = hold(&error, count, self.token.is_some()).mul_f64(jitter);
+        // What upstream asked for is kept to the second.
+        let hold = error
+            .retry_after
+            .unwrap_or_else(|| hold(error.class, count, self.token.is_some()).mul_f64(jitter));
         self.failure = Some(Failure {
             error,
             count,
@@ -220,8 +228,8 @@ impl Failure {
 /// How long a failure is remembered: `docs/architecture.md` has the table.
 ///
 /// Beside a valid token the gap doubles with each failure, because nobody waits for the refresh.
-fn hold(error: &FetchError, count: u32, has_token: bool) -> Duration {
-    let base = Duration::from_secs(match error.class {
+fn hold(class: Class, count: u32, has_token: bool) -> Duration {
+    let base = Duration::from_secs(match class {
         Class::Down | Class::Deadline => 1,
         Class::Broken | Class::Server => 2,
         Class::Hostile | Class::StaleKey => 5,
@@ -233,12 +241,10 @@ fn hold(error: &FetchError, count: u32, has_token: bool) -> Duration {
         Class::Refused | Class::UnknownIdentity => 30,
         Class::Permanent => 60,
     });
-    match error.retry_after {
-        Some(asked) => asked,
-        None if has_token => {
-            base.max((base * 2_u32.saturating_pow(count.min(6) - 1)).min(REFRESH_GAP))
-        }
-        None => base,
+    if has_token {
+        base.max((base * 2_u32.saturating_pow(count.min(6) - 1)).min(REFRESH_GAP))
+    } else {
+        base
     }
 }
 
@@ -429,6 +435,13 @@ mod tests {
             Plan::Serve(_)
         ));
         assert!(matches!(slot.plan(at(130), false, PATIENCE), Plan::Wait(_)));
+    }
+
+    #[test]
+    fn b17_a_short_token_is_replaced_as_soon_as_it_is_below_the_floor() {
+        let mut slot = with_token(0, 310);
+        assert!(matches!(slot.plan(at(9), false, PATIENCE), Plan::Serve(_)));
+        assert!(matches!(slot.plan(at(11), false, PATIENCE), Plan::Wait(_)));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! once.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arcbroker_policy::Identity;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::challenge::{ChallengeError, KeyFiles};
 use crate::clock::Clock;
@@ -61,6 +61,8 @@ pub struct Himds {
     options: Options,
     clock: Clock,
     conversations: Semaphore,
+    /// Since boot: a 429 is about all requests, and none is sent before.
+    quiet_until: Mutex<Duration>,
     record: Mutex<Record>,
 }
 
@@ -108,6 +110,9 @@ pub enum UpstreamError {
     /// The token is of no use.
     #[error("HIMDS gave a token that has already expired: compare the clocks")]
     Expired,
+    /// It throttled another request.
+    #[error("HIMDS was not asked: it wants no request for another {} s", .0.as_secs())]
+    Quiet(Duration),
     /// The daemon ends.
     #[error("the broker is stopping")]
     Stopping,
@@ -121,6 +126,7 @@ impl Himds {
             options,
             clock,
             conversations,
+            quiet_until: Mutex::default(),
             record: Mutex::default(),
         }
     }
@@ -142,11 +148,7 @@ impl Himds {
     /// As for a token; the owner of the socket is checked here as well.
     pub async fn document(&self, path: &str) -> Result<Bytes, FetchError> {
         let result = async {
-            let _permit = self
-                .conversations
-                .acquire()
-                .await
-                .map_err(|_| UpstreamError::Stopping)?;
+            let _permit = self.admit().await?;
             let mut link = Link::dial_attested(self.options.endpoint, &self.options.owners).await?;
             let answer = link
                 .get(&format!("{path}?api-version={API_VERSION}"), None, LOCAL)
@@ -160,11 +162,7 @@ impl Himds {
     }
 
     async fn converse(&self, key: &Key) -> Result<AccessToken, UpstreamError> {
-        let _permit = self
-            .conversations
-            .acquire()
-            .await
-            .map_err(|_| UpstreamError::Stopping)?;
+        let _permit = self.admit().await?;
         self.with_record(|record| record.token_requests += 1);
         let target = target(key);
         let mut link = Link::dial(self.options.endpoint).await?;
@@ -184,6 +182,20 @@ impl Himds {
             StatusCode::OK => self.accept(answer.body(), key),
             StatusCode::UNAUTHORIZED => Err(UpstreamError::StaleKey),
             _ => Err(refusal(&answer)),
+        }
+    }
+
+    /// Waits for a turn, unless HIMDS wants to be left alone.
+    async fn admit(&self) -> Result<SemaphorePermit<'_>, UpstreamError> {
+        let permit = self
+            .conversations
+            .acquire()
+            .await
+            .map_err(|_| UpstreamError::Stopping)?;
+        let until = *lock(&self.quiet_until);
+        match until.checked_sub(self.clock.now().boot) {
+            Some(left) if !left.is_zero() => Err(UpstreamError::Quiet(left)),
+            _ => Ok(permit),
         }
     }
 
@@ -212,16 +224,25 @@ impl Himds {
     }
 
     fn note<T>(&self, result: Result<T, UpstreamError>) -> Result<T, FetchError> {
-        let now = self.clock.now().wall.as_secs();
+        let now = self.clock.now();
         self.with_record(|record| match &result {
-            Ok(_) => record.last_success_at = Some(now),
-            Err(error) => record.last_failure = Some((now, error.to_string())),
+            Ok(_) => record.last_success_at = Some(now.wall.as_secs()),
+            // Nothing new: what it said when it throttled tells more.
+            Err(UpstreamError::Quiet(_)) => {}
+            Err(error) => record.last_failure = Some((now.wall.as_secs(), error.to_string())),
         });
-        result.map_err(FetchError::from)
+        let result = result.map_err(FetchError::from);
+        if let Err(error) = &result
+            && error.class == Class::Throttled
+        {
+            let mut until = lock(&self.quiet_until);
+            *until = (*until).max(now.boot + error.retry_after.unwrap_or(THROTTLED));
+        }
+        result
     }
 
     fn with_record<T>(&self, f: impl FnOnce(&mut Record) -> T) -> T {
-        f(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut lock(&self.record))
     }
 }
 
@@ -242,6 +263,7 @@ impl UpstreamError {
             Self::Unchallenged(_) | Self::Challenge(_) => Class::Challenge,
             Self::StaleKey => Class::StaleKey,
             Self::Status { status, code, .. } => status_class(*status, code),
+            Self::Quiet(_) => Class::Throttled,
         }
     }
 }
@@ -249,16 +271,24 @@ impl UpstreamError {
 impl From<UpstreamError> for FetchError {
     fn from(error: UpstreamError) -> Self {
         let mut fetch = Self::new(error.class(), error.to_string());
-        if let UpstreamError::Status {
-            words, retry_after, ..
-        } = error
-        {
-            fetch.retry_after =
-                retry_after.or((fetch.class == Class::Throttled).then_some(THROTTLED));
-            fetch.upstream = (!words.is_empty()).then(|| words.into());
+        match error {
+            UpstreamError::Status {
+                words, retry_after, ..
+            } => {
+                fetch.retry_after =
+                    retry_after.or((fetch.class == Class::Throttled).then_some(THROTTLED));
+                fetch.upstream = (!words.is_empty()).then(|| words.into());
+            }
+            UpstreamError::Quiet(left) => fetch.retry_after = Some(left),
+            _ => {}
         }
         fetch
     }
+}
+
+/// A panic elsewhere leaves both as they were: every change is a single assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn status_class(status: StatusCode, code: &str) -> Class {

@@ -179,7 +179,7 @@ pub struct StatusAnswer {
     pub tokens: Vec<TokenStatus>,
     /// Requests for tokens since the start, by outcome.
     pub requests: RequestCounts,
-    /// Connections.
+    /// Connections to the token socket.
     pub connections: ConnectionCounts,
 }
 
@@ -266,7 +266,7 @@ pub struct RequestCounts {
     pub abandoned: u64,
 }
 
-/// Connections to both sockets.
+/// Connections to the token socket.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ConnectionCounts {
     /// Open now.
