@@ -1,0 +1,33 @@
+# Shortcuts. Each recipe is one line that works without just.
+
+# List the recipes
+default:
+    @just --list
+
+# Build everything as it is shipped
+build:
+    cargo build --release --workspace
+
+# Run a simulated upstream and a broker, and get a token
+demo:
+    cargo build --release --workspace && target/release/arcbroker demo --once
+
+# Run all tests
+test:
+    cargo test --workspace
+
+# Check format, lints, documents, dependencies and scripts
+lint:
+    .ci/lint
+
+# Compare the cost of a cached token with nginx; needs nginx and h2load
+bench: build
+    tests/bench/compare-nginx
+
+# Measure size, start, memory and wake-ups
+footprint: build
+    tests/bench/footprint
+
+# Do what is done before a change lands
+ci:
+    .ci/run
