@@ -1,0 +1,201 @@
+use std::fs;
+
+use serde_json::Value;
+
+use super::*;
+use crate::clock::Now;
+
+fn clock() -> Clock {
+    Clock::from_fn(|| Now {
+        wall: Duration::from_millis(1_774_000_000_123),
+        boot: Duration::from_secs(9),
+    })
+}
+
+fn caller() -> Caller {
+    Caller {
+        uid: 1001,
+        gid: 1002,
+        groups: Vec::new(),
+    }
+}
+
+fn record<'a>(log: &AuditLog, caller: &'a Caller, resource: &'a str) -> Record<'a> {
+    Record {
+        outcome: Outcome::Denied,
+        id: log.next_id(),
+        caller,
+        user: Some("build"),
+        pid: Some(7),
+        identity: Some(&Identity::System),
+        resource: Some(resource),
+        rule: None,
+        policy: "0123456789ab",
+        cache: None,
+        took: Duration::from_millis(3),
+        token: None,
+    }
+}
+
+fn open(path: &std::path::Path) -> AuditLog {
+    AuditLog::open(
+        &Options {
+            file: Some(path.to_owned()),
+            required: true,
+        },
+        clock(),
+    )
+    .unwrap()
+}
+
+/// Every further write fails, as on a broken disk: the descriptor is only for reading.
+fn break_file(log: &AuditLog) {
+    let mut tape = log.lock().unwrap();
+    tape.file.file = fs::File::open(&tape.file.path).unwrap();
+}
+
+fn lines(path: &std::path::Path) -> Vec<String> {
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_record_has_every_key_in_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir.path().join("audit"));
+    let caller = caller();
+    let record = record(&log, &caller, "https://x");
+    let facts = TokenFacts {
+        expires_on: 99,
+        uti: Some("u"),
+        sha256: "abc",
+    };
+    let record = Record {
+        outcome: Outcome::Issued,
+        rule: Some("r"),
+        cache: Some("cache"),
+        token: Some(facts),
+        ..record
+    };
+    log.record(&record).await.unwrap();
+    let expected = format!(
+        r#"{{"schema":1,"time":"2026-03-20T09:46:40.123Z","seq":1,"prev":"","id":"{}","outcome":"issued","uid":1001,"gid":1002,"user":"build","pid":7,"unit":null,"invocation":null,"container":null,"identity":"system","resource":"https://x","rule":"r","policy":"0123456789ab","cache":"cache","ms":3,"expires_on":99,"uti":"u","token_sha256":"abc"}}"#,
+        record.id
+    );
+    assert_eq!(lines(&dir.path().join("audit")), [expected]);
+}
+
+#[tokio::test]
+async fn t27_whatever_a_caller_sends_stays_in_its_own_line_and_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit");
+    let log = open(&path);
+    let caller = caller();
+    let hostile = [
+        "a\nb",
+        "\u{1b}[31m",
+        "\",\"uid\":0,\"x\":\"",
+        "\u{2028}",
+        "\\",
+        "\0",
+        "{}",
+    ];
+    for text in hostile {
+        log.record(&record(&log, &caller, text)).await.unwrap();
+    }
+    let lines = lines(&path);
+    assert_eq!(lines.len(), hostile.len());
+    for (line, text) in lines.iter().zip(hostile) {
+        let value: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&value["resource"], &value["uid"]),
+            (&Value::from(text), &Value::from(1001))
+        );
+        assert!(!line.contains('\u{1b}'));
+    }
+}
+
+#[tokio::test]
+async fn i26_the_chain_goes_on_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit");
+    let caller = caller();
+    for _ in 0..3 {
+        let log = open(&path);
+        log.record(&record(&log, &caller, "https://x"))
+            .await
+            .unwrap();
+        log.record_now(&record(&log, &caller, "https://y"));
+    }
+    let mut prev = String::new();
+    for (index, line) in lines(&path).iter().enumerate() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(value["seq"], index as u64 + 1);
+        assert_eq!(value["prev"], prev);
+        prev = digest(line.as_bytes());
+    }
+    assert_eq!(prev.len(), 2 * PREV_BYTES);
+}
+
+#[tokio::test]
+async fn records_of_one_turn_are_all_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit");
+    let log = Arc::new(open(&path));
+    let tasks: Vec<_> = (0..100)
+        .map(|_| {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move { log.record(&record(&log, &caller(), "https://x")).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(lines(&path).len(), 100);
+    assert_eq!(log.counts().denied, 100);
+    assert_eq!(log.state().0, 100);
+}
+
+#[tokio::test]
+async fn t28_a_record_that_cannot_be_written_takes_the_decision_back_and_leaves_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit");
+    let log = open(&path);
+    let caller = caller();
+    log.record(&record(&log, &caller, "https://x"))
+        .await
+        .unwrap();
+    break_file(&log);
+    assert!(
+        log.record(&record(&log, &caller, "https://lost"))
+            .await
+            .is_err()
+    );
+    assert!(log.state().1.is_some());
+    fs::rename(&path, dir.path().join("audit.1")).unwrap();
+    log.follow_rotation();
+    log.record(&record(&log, &caller, "https://y"))
+        .await
+        .unwrap();
+    assert!(log.state().1.is_none());
+    let value: Value = serde_json::from_str(&lines(&path)[0]).unwrap();
+    assert_eq!(value["seq"], 2);
+}
+
+#[tokio::test]
+async fn where_records_are_not_required_a_lost_one_is_only_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        file: Some(dir.path().join("audit")),
+        required: false,
+    };
+    let log = AuditLog::open(&options, clock()).unwrap();
+    break_file(&log);
+    log.record(&record(&log, &caller(), "https://x"))
+        .await
+        .unwrap();
+    assert!(log.state().1.is_some());
+}
