@@ -154,8 +154,7 @@ class BrokerFiles:
 def write_configuration(directory: Path, upstream: Upstream, rules: int) -> BrokerFiles:
     directory.mkdir(mode=0o750)
     files = BrokerFiles(directory)
-    for policy in ("policy.d", "policy.shadow.d"):
-        (directory / policy).mkdir(mode=0o750)
+    (directory / "policy.d").mkdir(mode=0o750)
     write_owned(directory / "policy.d" / "bench.toml", policy_text(rules))
     write_owned(files.configuration, configuration_text(files, upstream))
     return files
@@ -181,7 +180,6 @@ admin = "{files.directory / "admin.sock"}"
 
 [policy]
 dir = "{files.directory / "policy.d"}"
-shadow-dir = "{files.directory / "policy.shadow.d"}"
 owners = ["{os.getuid()}"]
 
 [audit]

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 
 const MODE: u32 = 0o640;
+const FLAGS: OFlag = OFlag::O_NOFOLLOW
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_NONBLOCK);
 
 /// The longest line that is looked for at the end of a file; ours are a tenth of it.
 const TAIL: u64 = 64 * 1024;
@@ -30,9 +33,14 @@ pub(crate) struct AuditFile {
 }
 
 impl AuditFile {
-    /// Opens or makes the file, and gives its last line.
+    /// Opens or makes the file, and gives the last line of it, or of the one before where this one
+    /// is new: logrotate(8) calls that `PATH.1`.
     pub(crate) fn open(path: PathBuf) -> Result<(Self, Option<Vec<u8>>), AuditError> {
-        let opened = open(&path).and_then(|mut file| last_line(&mut file).map(|line| (file, line)));
+        let opened = open(&path).and_then(|mut file| {
+            let line = mend(&mut file)?;
+            let line = line.or_else(|| last_line_of_rotated(&path));
+            Ok((file, line))
+        });
         match opened {
             Ok((file, line)) => Ok((Self { path, file }, line)),
             Err(error) => Err(AuditError::new(&path, &error)),
@@ -41,6 +49,10 @@ impl AuditFile {
 
     /// Appends all of it, or nothing: what a full disk has taken of it is cut off again.
     pub(crate) fn write(&mut self, lines: &[u8]) -> Result<(), AuditError> {
+        if self.file.metadata().is_ok_and(|meta| meta.nlink() == 0) {
+            // Somebody has removed it: what is written to it now is lost.
+            self.follow()?;
+        }
         let fail = |error: &io::Error| Err(AuditError::new(&self.path, error));
         match self.file.write(lines) {
             Ok(written) if written == lines.len() => Ok(()),
@@ -76,13 +88,12 @@ impl AuditFile {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     let file = File::options()
         .read(true)
         .append(true)
         .create(true)
         .mode(MODE)
-        .custom_flags(flags.bits())
+        .custom_flags(FLAGS.bits())
         .open(path)?;
     if file.metadata()?.is_file() {
         Ok(file)
@@ -95,24 +106,51 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The last whole line. What a crash left behind without an end is cut off.
-fn last_line(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+fn mend(file: &mut File) -> io::Result<Option<Vec<u8>>> {
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-    let mut tail = Vec::new();
-    file.take(TAIL).read_to_end(&mut tail)?;
-    let whole = tail
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let tail = read_tail(file, length)?;
+    let whole = whole_lines(&tail);
+    if whole == 0 && length > TAIL {
+        let what = "its end is not that of an audit log: move it away";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
     if whole < tail.len() {
         file.set_len(length - (tail.len() - whole) as u64)?;
     }
-    let line = tail
-        .get(..whole.saturating_sub(1))
-        .unwrap_or_default()
+    Ok(last_line(&tail))
+}
+
+fn last_line_of_rotated(path: &Path) -> Option<Vec<u8>> {
+    let mut rotated = path.as_os_str().to_owned();
+    rotated.push(".1");
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(FLAGS.bits())
+        .open(rotated)
+        .ok()?;
+    let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
+    last_line(&read_tail(&mut file, metadata.len()).ok()?)
+}
+
+fn read_tail(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    let mut tail = Vec::new();
+    file.take(TAIL).read_to_end(&mut tail)?;
+    Ok(tail)
+}
+
+/// Bytes up to the last newline.
+fn whole_lines(tail: &[u8]) -> usize {
+    let newline = tail.iter().rposition(|&byte| byte == b'\n');
+    newline.map_or(0, |at| at + 1)
+}
+
+fn last_line(tail: &[u8]) -> Option<Vec<u8>> {
+    let whole = tail.get(..whole_lines(tail).checked_sub(1)?)?;
+    whole
         .rsplit(|&byte| byte == b'\n')
-        .next();
-    Ok(line.filter(|line| !line.is_empty()).map(<[u8]>::to_vec))
+        .next()
+        .map(<[u8]>::to_vec)
 }
 
 impl AuditError {
@@ -144,6 +182,38 @@ mod tests {
             assert_eq!(line.as_deref(), last.map(str::as_bytes), "{content:?}");
             assert_eq!(fs::metadata(&path).unwrap().len(), kept, "{content:?}");
         }
+    }
+
+    #[test]
+    fn a_new_file_goes_on_from_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit");
+        fs::write(dir.path().join("audit.1"), "one\ntwo\n").unwrap();
+        let (_, line) = AuditFile::open(path.clone()).unwrap();
+        assert_eq!(line.as_deref(), Some(&b"two"[..]));
+        fs::write(&path, "three\n").unwrap();
+        let (_, line) = AuditFile::open(path).unwrap();
+        assert_eq!(line.as_deref(), Some(&b"three"[..]));
+    }
+
+    #[test]
+    fn a_file_that_is_no_log_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit");
+        let length = TAIL + 1;
+        File::create(&path).unwrap().set_len(length).unwrap();
+        assert!(AuditFile::open(path.clone()).is_err());
+        assert_eq!(fs::metadata(&path).unwrap().len(), length);
+    }
+
+    #[test]
+    fn a_file_that_was_removed_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit");
+        let (mut file, _) = AuditFile::open(path.clone()).unwrap();
+        fs::remove_file(&path).unwrap();
+        file.write(b"1\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"1\n");
     }
 
     #[test]

@@ -14,9 +14,10 @@ use std::time::Duration;
 use arcbroker_policy::Grant;
 use moka::policy::EvictionPolicy;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock::Clock;
+use crate::pace::Pace;
 use crate::retry;
 use crate::slot::{HARD_FLOOR, Plan, Slot, View};
 use crate::token::{AccessToken, Class, FetchError, Key, TokenSource};
@@ -30,8 +31,10 @@ pub struct Options {
     pub interest: Duration,
     /// The longest that a request waits.
     pub patience: Duration,
-    /// The longest that one fetch may take, retries included.
+    /// A fetch that has taken this long does not try again.
     pub fetch: Duration,
+    /// Fetches for new tokens that may begin in a second, on average.
+    pub fetches_per_second: u32,
 }
 
 impl Default for Options {
@@ -41,6 +44,7 @@ impl Default for Options {
             interest: Duration::from_hours(24),
             patience: Duration::from_secs(20),
             fetch: Duration::from_mins(1),
+            fetches_per_second: 5,
         }
     }
 }
@@ -75,6 +79,7 @@ struct Shared<S> {
     /// Slots with a fetch under way: moka may evict them, and they must not be made anew.
     flying: Mutex<HashMap<Key, Arc<Entry>>>,
     upstream_seen: AtomicBool,
+    pace: Mutex<Pace>,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +120,7 @@ impl<S: TokenSource> TokenCache<S> {
             slots,
             flying: Mutex::default(),
             upstream_seen: AtomicBool::new(false),
+            pace: Mutex::new(Pace::new(options.fetches_per_second)),
             options,
         }))
     }
@@ -129,8 +135,8 @@ impl<S: TokenSource> TokenCache<S> {
             identity: grant.identity().clone(),
             resource: grant.resource().clone(),
         };
-        let entry = self.0.entry(&key);
-        let (plan, landing) = self.0.plan(&key, &entry);
+        let (entry, paid) = self.0.entry(&key)?;
+        let (plan, landing) = self.0.plan(&key, &entry, paid);
         match plan {
             Plan::Serve(token) | Plan::ServeAndRefresh(token) => Ok(Acquired {
                 token,
@@ -147,6 +153,7 @@ impl<S: TokenSource> TokenCache<S> {
         for (key, entry) in &self.0.slots {
             let mut state = entry.lock();
             if state.flight.is_none() && state.slot.is_due(now, self.0.options.interest) {
+                lock(&self.0.pace).take_anyway(now.boot);
                 self.0.take_off(&key, &entry, &mut state);
             }
         }
@@ -168,11 +175,6 @@ impl<S: TokenSource> TokenCache<S> {
         };
         self.0.slots.iter().map(report).collect()
     }
-
-    /// Where the tokens come from.
-    pub fn source(&self) -> &S {
-        &self.0.source
-    }
 }
 
 impl<S> Clone for TokenCache<S> {
@@ -182,16 +184,24 @@ impl<S> Clone for TokenCache<S> {
 }
 
 impl<S: TokenSource> Shared<S> {
-    fn entry(&self, key: &Key) -> Arc<Entry> {
+    /// The slot of a key; a new one costs a fetch, and it is said whether that is paid for. Where
+    /// there are too many new ones, none is made: it would push out one that is in use.
+    fn entry(&self, key: &Key) -> Result<(Arc<Entry>, bool), FetchError> {
         if let Some(entry) = self.slots.get(key) {
-            return entry;
+            return Ok((entry, false));
         }
         let flying = lock(&self.flying).get(key).map(Arc::clone);
+        let paid = flying.is_none();
+        if paid {
+            lock(&self.pace)
+                .take(self.clock.now().boot)
+                .map_err(too_many)?;
+        }
         let entry = flying.unwrap_or_default();
         self.slots.insert(key.clone(), Arc::clone(&entry));
         // Only here, where a slot is made: moka drops what is over the bound when it is told to.
         self.slots.run_pending_tasks();
-        entry
+        Ok((entry, paid))
     }
 
     /// What this request does, and the fetch that it waits for; starts one where none runs.
@@ -199,16 +209,28 @@ impl<S: TokenSource> Shared<S> {
         self: &Arc<Self>,
         key: &Key,
         entry: &Arc<Entry>,
+        paid: bool,
     ) -> (Plan, Option<watch::Receiver<Landing>>) {
         let mut state = entry.lock();
-        let flying = state.flight.is_some();
-        let plan = state
-            .slot
-            .plan(self.clock.now(), flying, self.options.patience);
-        if matches!(plan, Plan::ServeAndRefresh(_) | Plan::Wait(_)) && !flying {
-            self.take_off(key, entry, &mut state);
+        let (now, flying) = (self.clock.now(), state.flight.is_some());
+        let plan = state.slot.plan(now, flying, self.options.patience);
+        if flying || matches!(plan, Plan::Serve(_) | Plan::Refuse(_)) {
+            return (plan, state.flight.clone());
         }
-        (plan, state.flight.clone())
+        let turn = if paid {
+            Ok(())
+        } else {
+            lock(&self.pace).take(now.boot)
+        };
+        match (turn, state.slot.token(now)) {
+            (Ok(()), _) => {
+                self.take_off(key, entry, &mut state);
+                (plan, state.flight.clone())
+            }
+            // The next request or the sweep will see to it.
+            (Err(_), Some(token)) => (Plan::Serve(token), None),
+            (Err(wait), None) => (Plan::Refuse(too_many(wait)), None),
+        }
     }
 
     /// Waits for the fetch, then gives what there is by then: also an old token, if it still lives.
@@ -276,26 +298,16 @@ impl<S: TokenSource> Shared<S> {
     /// One fetch with its retries. A panic in it is a failure like others.
     async fn fly(self: &Arc<Self>, key: &Key) -> Result<AccessToken, FetchError> {
         let (shared, key) = (Arc::clone(self), key.clone());
-        let fetch = tokio::spawn(async move {
-            let most = shared.options.fetch;
-            timeout(most, shared.attempts(&key))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(FetchError::new(
-                        Class::Broken,
-                        format!("upstream gave no token within {} s", most.as_secs()),
-                    ))
-                })
-        });
-        fetch.await.unwrap_or_else(|error| {
-            Err(FetchError::new(
-                Class::Broken,
-                format!("the fetch ended unexpectedly ({error}); this is a defect of arcbroker"),
-            ))
+        let fetch = tokio::spawn(async move { shared.attempts(&key).await });
+        // What a panic says may quote what it stumbled over.
+        fetch.await.unwrap_or_else(|_| {
+            let detail = "the fetch ended unexpectedly; this is a defect of arcbroker";
+            Err(FetchError::new(Class::Broken, detail))
         })
     }
 
     async fn attempts(&self, key: &Key) -> Result<AccessToken, FetchError> {
+        let give_up = Instant::now() + self.options.fetch;
         let mut failures = 0;
         loop {
             let error = match self.source.fetch(key).await {
@@ -310,12 +322,14 @@ impl<S: TokenSource> Shared<S> {
                 retry::is_booting(self.clock.now(), self.upstream_seen.load(Ordering::Relaxed));
             // What asked to be left alone is left alone: the slot remembers for how long.
             let Some(pause) = retry::pause(error.class, failures, booting)
-                .filter(|_| error.retry_after.is_none())
+                .map(|pause| pause.mul_f64(rand::random_range(0.8..=1.2)))
+                .filter(|&pause| error.retry_after.is_none() && Instant::now() + pause < give_up)
             else {
                 return Err(error);
             };
             failures += 1;
-            sleep(pause.mul_f64(rand::random_range(0.8..=1.2))).await;
+            sleep(pause).await;
+            lock(&self.pace).take_anyway(self.clock.now().boot);
         }
     }
 }
@@ -331,6 +345,17 @@ impl<S> fmt::Debug for Shared<S> {
         f.debug_struct("Shared")
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+/// A surplus of new resources: no slot remembers it, and upstream never hears of it.
+fn too_many(wait: Duration) -> FetchError {
+    FetchError {
+        retry_after: Some(wait),
+        ..FetchError::new(
+            Class::Busy,
+            "more new tokens are asked for than HIMDS is asked for in a second",
+        )
     }
 }
 

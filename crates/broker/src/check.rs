@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use arcbroker_policy::{Cloud, Diagnostics, MAX_FILE};
+
+use nix::unistd::geteuid;
 
 use crate::args::Args;
 use crate::config::{self, Settings};
@@ -73,10 +76,18 @@ fn override_policy(args: &Args, settings: &mut Option<Settings>, diagnostics: &m
 
 /// At most one byte more than allowed, so that the size is judged with the content.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let owner = metadata.uid();
+    // Whoever may write it can name other policy files and other owners for them.
+    if (owner != 0 && owner != geteuid().as_raw()) || metadata.mode() & 0o002 != 0 {
+        let what = format!(
+            "it is owned by uid {owner} or writable by everybody, and must be root's or your own"
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_FILE as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -121,7 +132,7 @@ mod tests {
             "[limits]\nconnections = 10\n",
         )
         .unwrap();
-        let owner = nix::unistd::geteuid().to_string();
+        let owner = geteuid().to_string();
         let (good, report) = check(dir.path(), &["--policy-owner", &owner]);
         assert!(!good);
         assert!(
@@ -142,6 +153,19 @@ mod tests {
         let (good, report) = check(dir.path(), &[]);
         assert!(
             !good && report.contains("broker.toml: cannot be read"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn a_configuration_that_everybody_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.toml");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o646)).unwrap();
+        let (good, report) = check(dir.path(), &[]);
+        assert!(
+            !good && report.contains("writable by everybody"),
             "{report}"
         );
     }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::audit::{AuditError, AuditLog};
-use crate::cache::{self, TokenCache};
+use crate::cache::TokenCache;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::documents::Documents;
@@ -27,6 +27,9 @@ use crate::server::{Handler, Limits, Server};
 use crate::service::Service;
 use crate::status::StatusBoard;
 use crate::upstream::Himds;
+
+/// What short names of resources stand for.
+const CLOUD: Cloud = Cloud::Public;
 
 /// The one timer of the daemon: everything that is done from time to time is done then.
 const TICK: Duration = Duration::from_secs(30);
@@ -52,6 +55,12 @@ pub enum DaemonError {
     /// The group of the token socket does not exist.
     #[error("{0}")]
     Group(String),
+    /// systemd passed a socket that is none of ours.
+    #[error(
+        "systemd passed a socket with the name `{0}`: write FileDescriptorName=token or \
+         FileDescriptorName=admin into its unit"
+    )]
+    Passed(String),
     /// A socket cannot be served.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -82,39 +91,30 @@ impl Handler for AdminSocket {
 ///
 /// # Errors
 ///
-/// [`DaemonError`]; nothing has been served then, unless it is `Accept`.
+/// [`DaemonError`]; nobody has been answered then, unless it is `Accept`.
 pub async fn run(
     settings: Settings,
-    mut passed: Passed,
+    passed: Passed,
     clock: Clock,
     signals: mpsc::Receiver<Signal>,
 ) -> Result<(), DaemonError> {
-    let cloud = Cloud::Public;
-    let reloader = Reloader::start(settings.policy.clone(), cloud, clock.clone())
+    let reloader = Reloader::start(settings.policy.clone(), CLOUD, clock.clone())
         .map_err(DaemonError::Policy)?;
     let audit = Arc::new(AuditLog::open(&settings.audit, clock.clone())?);
     let gate = Arc::new(Gate::new(settings.connections.0, settings.connections.1));
+    let (stop, stopped) = watch::channel(false);
     let service = Arc::new(assemble(
         &settings,
         clock,
-        cloud,
         &reloader,
         audit,
-        Arc::clone(&gate),
+        &gate,
+        stopped.clone(),
     ));
-
+    let (token, admin) = listen(&settings, passed)?;
     let names = UserNames::new();
-    let (stop, stopped) = watch::channel(false);
-    let token = match passed.take("token") {
-        Some(socket) => Listener::adopt(socket).map_err(DaemonError::Accept)?,
-        None => Listener::bind(&settings.token.resolve().map_err(DaemonError::Group)?)?,
-    };
-    let admin = match passed.take("admin") {
-        Some(socket) => Listener::adopt(socket).map_err(DaemonError::Accept)?,
-        None => Listener::bind(&settings.admin)?,
-    };
-    let token = server(token, TokenSocket(Arc::clone(&service)), &gate, &names);
     let admin_gate = Arc::new(Gate::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS));
+    let token = server(token, TokenSocket(Arc::clone(&service)), &gate, &names);
     let admin = server(
         admin,
         AdminSocket(Arc::clone(&service)),
@@ -140,20 +140,32 @@ pub async fn run(
     }
 }
 
+/// Both sockets, or neither is served.
+fn listen(settings: &Settings, mut passed: Passed) -> Result<(Listener, Listener), DaemonError> {
+    let token = match passed.take("token") {
+        Some(socket) => Listener::adopt(socket).map_err(DaemonError::Accept)?,
+        None => Listener::bind(&settings.token.resolve().map_err(DaemonError::Group)?)?,
+    };
+    let admin = match passed.take("admin") {
+        Some(socket) => Listener::adopt(socket).map_err(DaemonError::Accept)?,
+        None => Listener::bind(&settings.admin)?,
+    };
+    match passed.into_name() {
+        Some(name) => Err(DaemonError::Passed(name)),
+        None => Ok((token, admin)),
+    }
+}
+
 fn assemble(
     settings: &Settings,
     clock: Clock,
-    cloud: Cloud,
     reloader: &Reloader,
     audit: Arc<AuditLog>,
-    gate: Arc<Gate>,
+    gate: &Arc<Gate>,
+    stopped: watch::Receiver<bool>,
 ) -> Service {
     let upstream = Arc::new(Himds::new(settings.upstream.clone(), clock.clone()));
-    let tokens = TokenCache::new(
-        Arc::clone(&upstream),
-        clock.clone(),
-        cache::Options::default(),
-    );
+    let tokens = TokenCache::new(Arc::clone(&upstream), clock.clone(), settings.cache);
     let policy_dir = settings.policy.dir.display().to_string();
     let board = StatusBoard {
         clock: clock.clone(),
@@ -164,7 +176,7 @@ fn assemble(
         policy_dir: policy_dir.clone(),
         audit: Arc::clone(&audit),
         audit_options: settings.audit.clone(),
-        gate,
+        gate: Arc::clone(gate),
     };
     Service {
         tokens,
@@ -173,7 +185,8 @@ fn assemble(
         audit,
         board: Arc::new(board),
         clock,
-        cloud,
+        stopped,
+        cloud: CLOUD,
         identity: settings.identity.clone(),
         policy_dir,
     }

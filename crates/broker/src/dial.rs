@@ -19,9 +19,9 @@ use tokio::time::{sleep, timeout};
 use crate::owner::owner;
 
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long the listener may take to accept before its owner is known.
-const ACCEPT: Duration = Duration::from_secs(1);
-const ACCEPT_POLL: Duration = Duration::from_millis(5);
+/// How long the listener may take to accept: only then it is known who it is.
+const ACCEPT: Duration = Duration::from_secs(10);
+const ACCEPT_POLL: Duration = Duration::from_millis(1);
 /// Bytes of the longest response head.
 const MAX_HEAD: usize = 16 * 1024;
 /// Bytes of the longest response body; a token is a tenth of it.
@@ -44,6 +44,9 @@ pub enum DialError {
     /// The kernel connected us to ourselves: nobody listens on a port of the ephemeral range.
     #[error("nobody listens on {0}: the connection came back to the broker itself")]
     ToItself(SocketAddr),
+    /// Accepted and closed.
+    #[error("{0} closed the connection before it was asked anything")]
+    Closed(SocketAddr),
     /// Somebody else holds the port.
     #[error(
         "{address} is held by uid {uid}, which is neither root nor himds; nothing was sent to it"
@@ -92,12 +95,31 @@ pub enum DialError {
 }
 
 impl Link {
-    /// Connects.
+    /// Connects, and waits until it is known that one of `owners` holds the other end: nobody else
+    /// is told anything.
     ///
     /// # Errors
     ///
-    /// [`DialError`], never `Owner`.
-    pub async fn dial(address: SocketAddr) -> Result<Self, DialError> {
+    /// [`DialError`].
+    pub async fn dial(address: SocketAddr, owners: &[u32]) -> Result<Self, DialError> {
+        let link = Self::connect(address).await?;
+        let attested = async {
+            while !link.attest(owners)? {
+                if link.sender.is_closed() {
+                    return Err(DialError::Closed(address));
+                }
+                sleep(ACCEPT_POLL).await;
+            }
+            Ok(())
+        };
+        let limit = ACCEPT;
+        timeout(limit, attested)
+            .await
+            .map_err(|_| DialError::Slow { address, limit })??;
+        Ok(link)
+    }
+
+    async fn connect(address: SocketAddr) -> Result<Self, DialError> {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::ConnectionRefused => DialError::Down(address),
             _ => DialError::Connect { address, source },
@@ -128,28 +150,6 @@ impl Link {
             ours,
             theirs,
         })
-    }
-
-    /// Connects, and waits until it is known who holds the other end.
-    ///
-    /// # Errors
-    ///
-    /// As [`Link::dial`] and [`Link::attest`].
-    pub async fn dial_attested(address: SocketAddr, owners: &[u32]) -> Result<Self, DialError> {
-        let link = Self::dial(address).await?;
-        let attested = async {
-            while !link.attest(owners)? {
-                sleep(ACCEPT_POLL).await;
-            }
-            Ok(())
-        };
-        timeout(ACCEPT, attested)
-            .await
-            .map_err(|_| DialError::Slow {
-                address,
-                limit: ACCEPT,
-            })??;
-        Ok(link)
     }
 
     /// Whether the other end is held by one of `owners`; false when nobody holds it (any more).

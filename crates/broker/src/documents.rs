@@ -9,11 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::token::{Class, FetchError};
 use crate::upstream::Himds;
 
+/// The longest that a request waits.
+const PATIENCE: Duration = Duration::from_secs(20);
 const KEPT: Duration = Duration::from_secs(30);
 /// A failure is forgotten sooner, but not at once: callers must not be able to hammer upstream.
 const FAILURE_KEPT: Duration = Duration::from_secs(2);
@@ -56,16 +59,14 @@ impl Documents {
     /// The failure of the fetch; it is remembered for two seconds.
     pub async fn get(&self, path: &'static str) -> Result<Bytes, FetchError> {
         let mut document = self.current(path);
-        let fetched = document
-            .wait_for(Option::is_some)
+        let fetched = timeout(PATIENCE, document.wait_for(Option::is_some))
             .await
-            .ok()
-            .and_then(|fetched| fetched.clone());
+            .map_err(|_| FetchError::new(Class::Deadline, "HIMDS gave no document in time"))?;
+        let fetched = fetched.ok().and_then(|fetched| fetched.clone());
         fetched.unwrap_or_else(|| {
-            Err(FetchError::new(
-                Class::Broken,
-                "the fetch of a document ended unexpectedly",
-            ))
+            let detail =
+                "the fetch of a document ended unexpectedly; this is a defect of arcbroker";
+            Err(FetchError::new(Class::Broken, detail))
         })
     }
 

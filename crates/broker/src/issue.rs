@@ -149,11 +149,16 @@ impl Complaint {
         #[serde(default)]
         struct Body {
             error: String,
-            #[serde(alias = "message")]
             error_description: String,
+            message: String,
         }
         let body: Body = serde_json::from_slice(body).unwrap_or_default();
-        let words = [body.error.as_str(), &body.error_description].map(printable);
+        let description = if body.error_description.is_empty() {
+            &body.message
+        } else {
+            &body.error_description
+        };
+        let words = [&body.error, description].map(|text| printable(text));
         let words = words
             .iter()
             .filter(|text| !text.is_empty())
@@ -365,6 +370,8 @@ mod tests {
         assert_eq!(himds.code, "identity_not_found");
         assert_eq!(himds.words, "identity_not_found: no?such");
         assert_eq!(Complaint::decode(br#"{"message":"m"}"#).words, "m");
+        let both = Complaint::decode(br#"{"error":"e","error_description":"d","message":"m"}"#);
+        assert_eq!(both.words, "e: d");
         assert_eq!(Complaint::decode(b"<html>"), Complaint::default());
         let long = json!({ "error": "x".repeat(500) }).to_string();
         assert_eq!(Complaint::decode(long.as_bytes()).words.len(), MAX_WORDS);

@@ -183,6 +183,11 @@ impl Passed {
         Ok(Self(sockets))
     }
 
+    /// The name of one that nobody has taken.
+    pub fn into_name(self) -> Option<String> {
+        self.0.into_keys().next()
+    }
+
     /// The one with this name.
     pub fn take(&mut self, name: &str) -> Option<std::os::unix::net::UnixListener> {
         self.0.remove(name)

@@ -4,9 +4,11 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::{env, panic};
 
 use arcbroker_broker::args::Args;
 use arcbroker_broker::clock::Clock;
+use arcbroker_broker::config::Settings;
 use arcbroker_broker::daemon::{self, DaemonError, Signal};
 use arcbroker_broker::listen::Passed;
 use arcbroker_broker::{check, logging, process};
@@ -25,6 +27,9 @@ const UNAVAILABLE: u8 = 69;
 const OS_ERROR: u8 = 71;
 const CONFIG: u8 = 78;
 
+/// Look-ups of names that may hang at one time.
+const BLOCKING_THREADS: usize = 16;
+
 fn main() -> ExitCode {
     if let Err(error) = process::harden() {
         return fail(
@@ -32,6 +37,14 @@ fn main() -> ExitCode {
             &format!("the process cannot be protected from others: {error}"),
         );
     }
+    panic::set_hook(Box::new(|panic| {
+        // Where, and not what: the message may quote what the code stumbled over.
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        writeln!(io::stderr(), "arcbrokerd: a defect at {place}").unwrap_or_default();
+    }));
     let args = Args::parse();
     let (settings, report) = check::load(&args);
     let Some(settings) = settings else {
@@ -41,26 +54,32 @@ fn main() -> ExitCode {
         return finish_check(&report);
     }
     // The journal knows the time of a line by itself.
-    if let Err(error) = logging::start(settings.log, std::env::var_os("JOURNAL_STREAM").is_none()) {
+    if let Err(error) = logging::start(settings.log, env::var_os("JOURNAL_STREAM").is_none()) {
         return fail(OS_ERROR, &error.to_string());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(async {
-            let (passed, signals) = (Passed::from_env()?, signals()?);
-            Ok(daemon::run(settings, passed, Clock::system(), signals).await)
-        }),
-        Err(error) => Err(error),
-    };
-    match result {
+    if !report.is_empty() {
+        tracing::warn!("the configuration has warnings:\n{report}");
+    }
+    match serve(settings) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error @ DaemonError::Policy(_))) => fail(CONFIG, &error.to_string()),
         Ok(Err(error)) => fail(UNAVAILABLE, &error.to_string()),
         Err(error) => fail(OS_ERROR, &format!("the daemon cannot be started: {error}")),
     }
+}
+
+fn serve(settings: Settings) -> io::Result<Result<(), DaemonError>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    let result = runtime.block_on(async {
+        let (passed, signals) = (Passed::from_env()?, signals()?);
+        Ok(daemon::run(settings, passed, Clock::system(), signals).await)
+    });
+    // A look-up of a name that hangs does not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 fn signals() -> io::Result<mpsc::Receiver<Signal>> {

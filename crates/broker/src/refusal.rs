@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
+use arcbroker_client::wire::ACCESS_DENIED;
 use arcbroker_policy::{Identity, Resource};
 use hyper::StatusCode;
 
 use crate::ask::{Malformed, NEWEST_VERSIONS};
-use crate::audit::{AuditError, RequestId};
+use crate::audit::AuditError;
 use crate::peer::Peer;
+use crate::record::RequestId;
 use crate::reply::Refusal;
 use crate::token::{Class, FetchError};
 
@@ -67,16 +69,19 @@ pub fn denied(
         Some(user) => format!("uid {uid} ({user})"),
         None => format!("uid {uid}"),
     };
-    let whose = match identity {
-        Identity::System => String::new(),
-        other => format!(" of identity {other}"),
+    let (whose, line) = match identity {
+        Identity::System => (String::new(), String::new()),
+        other => (
+            format!(" of identity {other}"),
+            format!(", `identity = \"{other}\"`"),
+        ),
     };
     let description = format!(
         "no rule allows {who} a token{whose} for {resource} (request {id}). An administrator can allow it: \
-         put a [[rule]] with `user = {uid}` and `resources = [\"{resource}\"]` into a .toml file in {policy_dir}, \
-         then run `systemctl reload arcbroker`"
+         write a .toml file in {policy_dir} with `version = 1` and a [[rule]] with `name`, `user = {uid}`, \
+         `resources = [\"{resource}\"]`{line}, then run `systemctl reload arcbroker`"
     );
-    Refusal::new(StatusCode::FORBIDDEN, "access_denied", description)
+    Refusal::new(StatusCode::FORBIDDEN, ACCESS_DENIED, description)
 }
 
 /// It was allowed, but there is no token.
@@ -86,7 +91,7 @@ pub fn unavailable(error: &FetchError) -> Refusal {
         Class::Down => (
             StatusCode::SERVICE_UNAVAILABLE,
             UNAVAILABLE,
-            "HIMDS does not answer on this machine, and there is no token left from before. The broker goes on trying; \
+            "HIMDS does not answer on this machine, and there is no token left from before. Ask again; \
              an administrator can look with `systemctl status himdsd` and `arcbroker status`"
                 .to_owned(),
         ),
@@ -102,6 +107,13 @@ pub fn unavailable(error: &FetchError) -> Refusal {
              and `azcmagent show`"
                 .to_owned(),
         ),
+        Class::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            UNAVAILABLE,
+            "more new tokens are asked for at the moment than the broker asks HIMDS for. Ask again after the time in \
+             Retry-After; an administrator can raise fetches-per-second under [upstream]"
+                .to_owned(),
+        ),
         Class::Throttled => (
             StatusCode::SERVICE_UNAVAILABLE,
             UNAVAILABLE,
@@ -113,7 +125,8 @@ pub fn unavailable(error: &FetchError) -> Refusal {
             INVALID,
             "Identity not found: this machine has no such managed identity. Assign it, or leave the selector out".to_owned(),
         ),
-        Class::Refused => (StatusCode::FORBIDDEN, "access_denied", format!("HIMDS refused to give the token: {words}")),
+        // Another word than for a denial, which is ours.
+        Class::Refused => (StatusCode::FORBIDDEN, "forbidden", format!("HIMDS refused to give the token: {words}")),
         Class::Hostile | Class::Challenge | Class::KeyDenied | Class::StaleKey | Class::Garbage => (
             StatusCode::BAD_GATEWAY,
             "server_error",
@@ -158,7 +171,7 @@ pub fn no_document(error: &FetchError) -> Refusal {
 mod tests {
     use super::*;
 
-    const CLASSES: [(Class, u16); 14] = [
+    const CLASSES: [(Class, u16); 15] = [
         (Class::Down, 503),
         (Class::Hostile, 502),
         (Class::Broken, 503),
@@ -170,6 +183,7 @@ mod tests {
         (Class::Refused, 403),
         (Class::Server, 503),
         (Class::Upgrading, 503),
+        (Class::Busy, 503),
         (Class::Throttled, 503),
         (Class::Garbage, 502),
         (Class::Deadline, 503),

@@ -99,7 +99,11 @@ impl<H: Handler> Server<H> {
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             };
             match accepted {
-                Ok((place, stream)) => self.spawn(&mut connections, place, stream, &stop),
+                Ok((place, stream)) => {
+                    self.spawn(&mut connections, place, stream, &stop);
+                    // Also where connections come so fast that the branch above is never reached.
+                    while connections.try_join_next().is_some() {}
+                }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) if is_of_resources(&error) => {
                     tracing::warn!(%error, "no connection can be accepted for the moment");

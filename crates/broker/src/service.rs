@@ -1,6 +1,7 @@
 //! What each path answers. One request takes one line: read, authorize, acquire, audit, respond.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arcbroker_client::wire::{Allowed, HealthAnswer, SCHEMA, WhoamiAnswer, path};
 use arcbroker_policy::{Cloud, Grant, Identity, Policy, Resource};
@@ -8,19 +9,26 @@ use bytes::Bytes;
 use hyper::Response;
 use hyper::http::request::Parts;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::ask::{Ask, Malformed, check_frame, check_metadata};
-use crate::audit::{AuditLog, Outcome};
+use crate::audit::AuditLog;
 use crate::cache::{Acquired, TokenCache};
 use crate::clock::Clock;
 use crate::documents::Documents;
 use crate::peer::Peer;
+use crate::record::Outcome;
 use crate::refusal;
 use crate::reply::{Body, Refusal, json, raw_json};
 use crate::rules::Rules;
 use crate::status::StatusBoard;
+use crate::token::{Class, FetchError};
 use crate::upstream::Himds;
 use crate::visit::Visit;
+
+/// How long a request may go on waiting for a token once the daemon is told to stop; shorter than
+/// the drain.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// Everything that answers a request.
 #[derive(Debug)]
@@ -37,6 +45,8 @@ pub struct Service {
     pub board: Arc<StatusBoard>,
     /// The time.
     pub clock: Clock,
+    /// True once the daemon is told to stop.
+    pub stopped: watch::Receiver<bool>,
     /// What short names of resources stand for.
     pub cloud: Cloud,
     /// Whose token a request without a selector gets.
@@ -112,7 +122,8 @@ impl Service {
         visit.asked(&identity, &resource);
         let grant = policy
             .decide(&peer.caller, &identity, &resource)
-            .map_err(|_| {
+            .map_err(|denial| {
+                tracing::debug!(id = %visit.id(), uid = peer.caller.uid, %denial, "denied");
                 (
                     Outcome::Denied,
                     refusal::denied(peer, &identity, &resource, &self.policy_dir, visit.id()),
@@ -132,10 +143,28 @@ impl Service {
     }
 
     async fn acquire(&self, grant: &Grant) -> Decision {
-        self.tokens
-            .token(grant)
+        let token = tokio::select! {
+            biased;
+            token = self.tokens.token(grant) => token,
+            () = self.no_more_waiting() => {
+                Err(FetchError::new(Class::Deadline, "the daemon stops, and upstream gave no token in time"))
+            }
+        };
+        token.map_err(|error| (Outcome::Unavailable, refusal::unavailable(&error)))
+    }
+
+    /// Ends a while after the daemon was told to stop: who waits must have an answer before the end.
+    async fn no_more_waiting(&self) {
+        if self
+            .stopped
+            .clone()
+            .wait_for(|stopped| *stopped)
             .await
-            .map_err(|error| (Outcome::Unavailable, refusal::unavailable(&error)))
+            .is_err()
+        {
+            std::future::pending::<()>().await;
+        }
+        sleep(LAST_WAIT).await;
     }
 
     async fn document(&self, head: &Parts) -> Response<Body> {

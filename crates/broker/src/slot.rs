@@ -32,6 +32,8 @@ pub struct Slot {
     failure: Option<Failure>,
     /// Since boot: when somebody last asked.
     asked: Duration,
+    /// There was a token before, so that there can be one again.
+    had_token: bool,
 }
 
 /// A token and when to replace it.
@@ -78,6 +80,8 @@ pub struct View {
     pub refresh_in: Option<Duration>,
     /// Since boot: when somebody last asked.
     pub asked: Duration,
+    /// Whether there was a token before.
+    pub had_token: bool,
 }
 
 impl Slot {
@@ -105,14 +109,15 @@ impl Slot {
         }
     }
 
-    /// Whether the sweep should refresh: due, wanted within `interest`, and not held off.
+    /// Whether the sweep should fetch: due, or lost in an outage; wanted within `interest`; and not
+    /// held off.
     pub fn is_due(&mut self, now: Now, interest: Duration) -> bool {
         self.expire(now);
         let wanted = now.boot.saturating_sub(self.asked) <= interest;
-        let due = self
-            .token
-            .as_ref()
-            .is_some_and(|held| held.token.remaining(now) <= held.refresh_below);
+        let due = match &self.token {
+            Some(held) => held.token.remaining(now) <= held.refresh_below,
+            None => self.had_token,
+        };
         wanted && due && !self.held_off(now)
     }
 
@@ -143,6 +148,7 @@ impl Slot {
             failure,
             refresh_in,
             asked: self.asked,
+            had_token: self.had_token,
         }
     }
 
@@ -164,6 +170,7 @@ impl Slot {
         } else {
             half
         };
+        self.had_token = true;
         self.token = Some(Held {
             token: Arc::new(token),
             refresh_below,
@@ -230,7 +237,7 @@ impl Failure {
 /// Beside a valid token the gap doubles with each failure, because nobody waits for the refresh.
 fn hold(class: Class, count: u32, has_token: bool) -> Duration {
     let base = Duration::from_secs(match class {
-        Class::Down | Class::Deadline => 1,
+        Class::Down | Class::Busy | Class::Deadline => 1,
         Class::Broken | Class::Server => 2,
         Class::Hostile | Class::StaleKey => 5,
         Class::Challenge

@@ -16,6 +16,7 @@ use crate::gate::Gate;
 use crate::retry;
 use crate::rules::Rules;
 use crate::slot::HARD_FLOOR;
+use crate::token::Class;
 use crate::upstream::{Himds, Record};
 
 /// Reads the state of every part when it is asked; keeps none of its own.
@@ -155,8 +156,13 @@ fn severity(health: Health) -> u8 {
     }
 }
 
+/// A token that never was, because what was asked for does not exist, is the caller's affair.
 fn slot_health(report: &Report) -> Option<(Health, String)> {
     let (resource, failure) = (&report.key.resource, report.view.failure.as_ref()?);
+    let mistaken = matches!(failure.class, Class::Permanent | Class::UnknownIdentity);
+    if mistaken && !report.view.had_token {
+        return None;
+    }
     Some(match report.view.token {
         Some(_) => (
             Health::Degraded,

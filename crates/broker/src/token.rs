@@ -73,8 +73,6 @@ pub struct AccessToken {
 pub struct Claims {
     /// Unique id of the token, under which Entra logs its use.
     pub uti: Option<String>,
-    /// Object id of the identity.
-    pub oid: Option<String>,
     /// Tenant.
     pub tid: Option<String>,
     /// Audience.
@@ -265,6 +263,8 @@ pub enum Class {
     Throttled,
     /// The answer was not a token.
     Garbage,
+    /// More new tokens are asked for than upstream may be asked for.
+    Busy,
     /// It took longer than a client can wait.
     Deadline,
 }
@@ -368,8 +368,7 @@ mod tests {
 
     #[test]
     fn claims_are_read_and_the_shortest_life_counts() {
-        let payload =
-            URL_SAFE_NO_PAD.encode(r#"{"uti":"u1","oid":"o","tid":"t","aud":"a","exp":1000060}"#);
+        let payload = URL_SAFE_NO_PAD.encode(r#"{"uti":"u1","tid":"t","aud":"a","exp":1000060}"#);
         let token = AccessToken::new(&issue(&format!("h.{payload}.s")), &resource(), NOW).unwrap();
         assert_eq!(token.claims().uti.as_deref(), Some("u1"));
         assert_eq!(token.remaining(NOW).as_secs(), 60);

@@ -1,8 +1,8 @@
-//! HIMDS as a source of tokens: ask, be challenged, make sure who asks, read the key, ask again.
+//! HIMDS as a source of tokens: make sure who it is, ask, be challenged, read the key, ask again.
 //!
-//! The order matters. The owner of the answering socket is known before any file is touched and
-//! before anything secret is sent; every attempt has a challenge of its own, because a key is used
-//! once.
+//! The order matters. Who holds the port is known before anything is sent or believed, and once
+//! more before a key file is opened; every attempt has a challenge of its own, because a key is
+//! used once.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -149,7 +149,7 @@ impl Himds {
     pub async fn document(&self, path: &str) -> Result<Bytes, FetchError> {
         let result = async {
             let _permit = self.admit().await?;
-            let mut link = Link::dial_attested(self.options.endpoint, &self.options.owners).await?;
+            let mut link = Link::dial(self.options.endpoint, &self.options.owners).await?;
             let answer = link
                 .get(&format!("{path}?api-version={API_VERSION}"), None, LOCAL)
                 .await?;
@@ -165,7 +165,7 @@ impl Himds {
         let _permit = self.admit().await?;
         self.with_record(|record| record.token_requests += 1);
         let target = target(key);
-        let mut link = Link::dial(self.options.endpoint).await?;
+        let mut link = Link::dial(self.options.endpoint, &self.options.owners).await?;
         let challenge = link.get(&target, None, LOCAL).await?;
         match challenge.status() {
             StatusCode::UNAUTHORIZED => {}
@@ -199,12 +199,12 @@ impl Himds {
         }
     }
 
-    /// A connection that is held by HIMDS: the same one, unless it has been closed by now.
+    /// A connection that is held by HIMDS at this moment: the same one, unless it has been closed.
     async fn attested(&self, mut link: Link) -> Result<Link, UpstreamError> {
         if link.attest(&self.options.owners)? && link.is_open().await {
             return Ok(link);
         }
-        Ok(Link::dial_attested(self.options.endpoint, &self.options.owners).await?)
+        Ok(Link::dial(self.options.endpoint, &self.options.owners).await?)
     }
 
     fn accept(&self, body: &[u8], key: &Key) -> Result<AccessToken, UpstreamError> {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use arcbroker_policy::{Grant, Identity, Resource};
 
-use crate::audit::{AuditError, AuditLog, Outcome, Record, RequestId, TokenFacts};
+use crate::audit::{AuditError, AuditLog};
 use crate::cache::{Acquired, From};
 use crate::clock::Clock;
 use crate::peer::Peer;
+use crate::record::{Outcome, Record, RequestId, TokenFacts};
 
 /// A request under way. Dropped before it is closed, it is recorded as abandoned.
 #[derive(Debug)]

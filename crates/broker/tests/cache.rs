@@ -460,6 +460,7 @@ async fn b13_two_spellings_of_a_resource_are_two_tokens() {
 async fn i20_the_number_of_slots_is_bounded() {
     let world = World::with(Options {
         slots: 8,
+        fetches_per_second: 1000,
         ..Options::default()
     });
     for number in 0..100 {
@@ -483,6 +484,7 @@ async fn i20_the_number_of_slots_is_bounded() {
 async fn i2_a_slot_that_is_evicted_while_it_is_fetched_is_not_fetched_twice() {
     let world = Arc::new(World::with(Options {
         slots: 2,
+        fetches_per_second: 1000,
         ..Options::default()
     }));
     world.script(Script::Give {
@@ -515,4 +517,55 @@ async fn i2_a_slot_that_is_evicted_while_it_is_fetched_is_not_fetched_twice() {
         other.await.unwrap().unwrap();
     }
     assert_eq!(world.source.asked.lock().unwrap()[VAULT], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i11_made_up_resources_cost_upstream_five_calls_a_second_and_push_nothing_out() {
+    let world = World::new();
+    world.token().await.unwrap();
+    let mut refused = 0;
+    for number in 0..1000 {
+        let grant = world.grant(&format!("https://r{number}"));
+        if let Err(error) = world.cache.token(&grant).await {
+            assert_eq!(error.class, Class::Busy);
+            assert!(error.retry_after.unwrap() <= Duration::from_secs(1));
+            refused += 1;
+        }
+        advance(Duration::from_millis(10)).await;
+    }
+    assert_eq!(refused, 1000 - (4 + 49));
+    assert_eq!(world.asked(), 1000 - refused + 1);
+    assert_eq!(
+        world.cache.reports().len(),
+        world.asked(),
+        "a slot for each that was fetched"
+    );
+    assert_eq!(world.token().await.unwrap().from, From::Cache);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_lost_in_an_outage_comes_back_without_a_request() {
+    let world = World::new();
+    world.script(Script::Give {
+        life: HOUR,
+        after: Duration::ZERO,
+    });
+    world.token().await.unwrap();
+    world.script(Script::Fail(Class::Down));
+    world.pass(2 * HOUR).await;
+    world.script(Script::Give {
+        life: HOUR,
+        after: Duration::ZERO,
+    });
+    world.pass(MINUTE).await;
+    assert_eq!(world.token().await.unwrap().from, From::Cache);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_from_the_start_is_not_tried_again_without_a_request() {
+    let world = World::new();
+    world.script(Script::Fail(Class::Permanent));
+    world.token().await.unwrap_err();
+    world.pass(10 * MINUTE).await;
+    assert_eq!(world.asked(), 1);
 }

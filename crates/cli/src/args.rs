@@ -1,12 +1,12 @@
 //! The command line.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use arcbroker_client::{
     ADMIN_SOCKET_VARIABLE, Client, Identity, OWNER_VARIABLE, Owner, SOCKET_VARIABLE, TokenRequest,
     wire::{DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET},
 };
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::{duration, exit::Exit};
 
@@ -23,7 +23,10 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, Usage> {
         let args: Vec<OsString> = args.into_iter().collect();
-        Self::try_parse_from(&args).map_err(|error| Usage {
+        let read = definition().try_get_matches_from(&args).and_then(|found| {
+            Self::from_arg_matches(&found).map_err(|error| error.format(&mut definition()))
+        });
+        read.map_err(|error| Usage {
             exit: match error.exit_code() {
                 0 => Exit::OK,
                 _ if names_status(&args) => Exit::USAGE_OF_STATUS,
@@ -128,7 +131,7 @@ impl Token {
     }
 }
 
-/// The identity to be; without any, the system-assigned one.
+/// The identity to be; without any, the broker's default one.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 #[expect(
@@ -166,10 +169,25 @@ pub(crate) enum Format {
     Raw,
 }
 
+/// As derived, but an empty environment variable counts as none, as in the library.
+fn definition() -> clap::Command {
+    let variables = [
+        ("socket", SOCKET_VARIABLE),
+        ("admin_socket", ADMIN_SOCKET_VARIABLE),
+        ("socket_owner", OWNER_VARIABLE),
+    ];
+    let empty = variables
+        .into_iter()
+        .filter(|(_, variable)| env::var_os(variable).is_some_and(|value| value.is_empty()));
+    empty.fold(Args::command(), |command, (option, _)| {
+        command.mut_arg(option, |arg| arg.env(None::<&'static str>))
+    })
+}
+
 /// Whether a command line that is wrong somewhere is one of `status`, whose exit code 2 means
 /// something else.
 fn names_status(args: &[OsString]) -> bool {
-    Args::command()
+    definition()
         .ignore_errors(true)
         .try_get_matches_from(args)
         .is_ok_and(|matches| matches.subcommand_name() == Some("status"))
@@ -191,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_definitions_are_consistent() {
-        Args::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]

@@ -101,6 +101,10 @@ impl Failure {
 fn advice(error: &Error) -> Option<String> {
     match error {
         Error::Denied { .. } => Some("see what you may have: arcbroker whoami".to_owned()),
+        Error::Refused { .. } => Some(
+            "an administrator can look with: sudo arcbroker status, and sudo azcmagent show"
+                .to_owned(),
+        ),
         Error::Unavailable { retry_after: Some(pause), .. } => Some(format!(
             "ask again in {}, or with --wait; see why: sudo arcbroker status",
             human(pause.as_secs())

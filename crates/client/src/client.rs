@@ -76,7 +76,7 @@ impl Client {
 
     /// An access token, good for at least a minute by the broker's promise.
     ///
-    /// A resource alone, as `client.token("keyvault")`, is asked for as the machine itself.
+    /// A resource alone, as `client.token("keyvault")`, is asked for as the broker's default identity.
     pub async fn token(&self, request: impl Into<TokenRequest>) -> Result<AccessToken, Error> {
         let target = request.into().target()?;
         self.transport.get::<TokenAnswer>(&target).await?.try_into()

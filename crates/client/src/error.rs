@@ -33,6 +33,14 @@ pub enum Error {
     /// What answered does not speak the broker's protocol.
     #[error("the answer is not one of an arcbroker: {0}")]
     Protocol(&'static str),
+    /// Refused, but not by the broker's policy: by HIMDS, whose words the description has. Repeating it is of no use.
+    #[error("refused, but not by the policy: {description}")]
+    Refused {
+        /// Who refused it, and why.
+        description: String,
+        /// The number under which the broker's audit log has it.
+        request_id: Option<String>,
+    },
     /// The runtime of a [`crate::blocking::Client`] could not be made.
     #[error("no runtime for the blocking client: {0}")]
     Runtime(#[source] io::Error),

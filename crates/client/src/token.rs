@@ -15,14 +15,14 @@ pub struct TokenRequest {
 }
 
 impl TokenRequest {
-    /// A token for `resource`, as the machine itself.
+    /// A token for `resource`, as the broker's default identity.
     ///
     /// `resource` is a URI, which is taken byte for byte (a slash at its end matters), or a short
     /// name such as `keyvault`, which the broker resolves. At most [`MAX_RESOURCE`] bytes.
     pub fn new(resource: impl Into<String>) -> Self {
         Self {
             resource: resource.into(),
-            identity: Identity::System,
+            identity: Identity::Default,
         }
     }
 
@@ -68,15 +68,15 @@ impl From<String> for TokenRequest {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Identity {
+    /// The broker's default: the system-assigned one, unless its `[upstream] identity` names another.
+    #[default]
+    Default,
     /// The user-assigned one with this client id.
     ClientId(String),
     /// The user-assigned one with this object id.
     ObjectId(String),
     /// The user-assigned one with this Azure resource id.
     ResourceId(String),
-    /// The system-assigned one.
-    #[default]
-    System,
 }
 
 impl Identity {
@@ -86,7 +86,7 @@ impl Identity {
             Self::ClientId(id) => Some(("client_id", id)),
             Self::ObjectId(id) => Some(("object_id", id)),
             Self::ResourceId(id) => Some(("msi_res_id", id)),
-            Self::System => None,
+            Self::Default => None,
         }
     }
 }
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn an_identity_is_named_as_himds_knows_it() {
         for (identity, end) in [
-            (Identity::System, ""),
+            (Identity::Default, ""),
             (Identity::ClientId("c".into()), "&client_id=c"),
             (Identity::ObjectId("o".into()), "&object_id=o"),
             (Identity::ResourceId("/s/x".into()), "&msi_res_id=%2Fs%2Fx"),

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::{
     Error,
     connect::{Connector, Fault, Owner},
-    wire::{ErrorAnswer, MAX_ANSWER},
+    wire::{ACCESS_DENIED, ErrorAnswer, MAX_ANSWER},
 };
 
 /// The way to one socket.
@@ -157,15 +157,21 @@ impl Answer {
     }
 
     fn refusal(self) -> Error {
-        let (description, request_id) = match serde_json::from_slice::<ErrorAnswer>(&self.body) {
-            Ok(answer) => (answer.error_description, answer.request_id),
-            Err(_) => (
-                format!("status {} without a reason", self.status.as_u16()),
-                None,
-            ),
-        };
+        let (error, description, request_id) =
+            match serde_json::from_slice::<ErrorAnswer>(&self.body) {
+                Ok(answer) => (answer.error, answer.error_description, answer.request_id),
+                Err(_) => (
+                    String::new(),
+                    format!("status {} without a reason", self.status.as_u16()),
+                    None,
+                ),
+            };
         match self.status {
-            StatusCode::FORBIDDEN => Error::Denied {
+            StatusCode::FORBIDDEN if error == ACCESS_DENIED => Error::Denied {
+                description,
+                request_id,
+            },
+            StatusCode::FORBIDDEN => Error::Refused {
                 description,
                 request_id,
             },

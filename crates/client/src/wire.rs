@@ -26,6 +26,9 @@ pub const MAX_RESOURCE: usize = 256;
 /// The api-version that our own client sends.
 pub const API_VERSION: &str = "2020-06-01";
 
+/// The [`ErrorAnswer::error`] of what no rule of the policy allows. A 403 with another word comes from HIMDS.
+pub const ACCESS_DENIED: &str = "access_denied";
+
 /// Request paths.
 pub mod path {
     /// A token, in the shape of HIMDS and IMDS (token socket).
@@ -300,7 +303,7 @@ mod tests {
     #[test]
     fn an_error_answer_speaks_both_dialects() {
         let answer = ErrorAnswer {
-            error: "access_denied".into(),
+            error: ACCESS_DENIED.into(),
             error_description: "no".into(),
             status_code: 403,
             message: "no".into(),

@@ -332,7 +332,8 @@ fn config(dir: &Path, endpoint: &str, extra: &[(&'static str, String)]) -> Strin
         (
             "upstream",
             format!(
-                "himds-endpoint = \"{endpoint}\"\ntokens-dir = \"{dir}/tokens\"\nowners = [{uid}]\n"
+                "himds-endpoint = \"{endpoint}\"\ntokens-dir = \"{dir}/tokens\"\nowners = [{uid}]\n\
+                 # Tests ask for many resources at once.\nfetches-per-second = 1000\n"
             ),
         ),
         (

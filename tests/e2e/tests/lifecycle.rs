@@ -76,6 +76,25 @@ async fn i28_requests_under_way_are_answered_before_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i28_who_waits_for_a_silent_upstream_has_an_answer_before_the_end() {
+    let mut world = World::start().await;
+    world.simulator().set_fault("second-hang".parse().unwrap());
+    let (answer, ()) = tokio::join!(world.token("storage"), async {
+        eventually("upstream is asked", || async {
+            world
+                .simulator()
+                .journal()
+                .iter()
+                .any(|entry| entry.faults.contains(&"second-hang"))
+        })
+        .await;
+        world.daemon.signal(Signal::SIGTERM);
+    });
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(world.daemon.wait().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i28_kept_connections_do_not_hold_up_the_end() {
     let mut world = World::start().await;
     let mut kept = world.connect().await;

@@ -130,14 +130,7 @@ async fn t6_i24_a_squatter_is_sent_no_key_and_no_file_is_opened_for_him() {
     let document = world.get(INSTANCE).await;
     assert_eq!(document.status, 502, "{document:?}");
     let journal = squatter.journal().await;
-    assert_eq!(
-        journal.len(),
-        3,
-        "one challenge each, and nothing for documents: {journal:?}"
-    );
-    for entry in &journal {
-        assert_eq!(entry["authorization"], "absent");
-    }
+    assert!(journal.is_empty(), "it was asked: {journal:?}");
     assert!(!world.said().await.contains("CANARY"));
     if let Some(opened) = trace.opened(&mut world).await {
         assert!(opened.contains(&genuine), "the trace shows no key at all");
@@ -168,16 +161,9 @@ async fn t6_relay_squatter_gets_nothing() {
     assert_refused(&world, VAULT, SQUATTER.uid).await;
     assert_eq!(world.get(INSTANCE).await.status, 502);
 
-    // It did relay, and had a genuine challenge to offer; that is all it had.
-    let asked = world.asked();
-    assert_eq!(asked.len(), 1, "{asked:?}");
-    assert!(world.with_key().is_empty());
+    assert!(world.asked().is_empty(), "{:?}", world.asked());
     let heard = relay.heard();
-    assert_eq!(
-        heard.matches("GET ").count(),
-        1,
-        "nothing was asked for a document: {heard}"
-    );
+    assert_eq!(heard, "", "nothing was asked of it");
     assert!(
         !heard.to_ascii_lowercase().contains("authorization"),
         "{heard}"
@@ -265,5 +251,5 @@ async fn hu4_only_the_owners_of_the_configuration_are_believed() {
         .await;
     world.simulator().clear_journal();
     assert_refused(&world, VAULT, me).await;
-    assert_eq!((world.asked().len(), world.with_key().len()), (1, 0));
+    assert!(world.asked().is_empty());
 }

@@ -1,9 +1,12 @@
 use std::fs;
+use std::time::Duration;
 
+use arcbroker_policy::{Caller, Identity};
 use serde_json::Value;
 
 use super::*;
 use crate::clock::Now;
+use crate::record::TokenFacts;
 
 fn clock() -> Clock {
     Clock::from_fn(|| Now {
@@ -198,4 +201,19 @@ async fn where_records_are_not_required_a_lost_one_is_only_reported() {
         .await
         .unwrap();
     assert!(log.state().1.is_some());
+}
+
+#[tokio::test]
+async fn a_record_is_written_also_when_its_request_ends_before_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit");
+    let log = open(&path);
+    let caller = caller();
+    let record = record(&log, &caller, "https://x");
+    {
+        let mut ends = Box::pin(log.record(&record));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(ends.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(lines(&path).len(), 1);
 }

@@ -24,6 +24,23 @@ fn a_denial_says_what_the_broker_says_and_what_to_do() {
 }
 
 #[test]
+fn a_refusal_by_himds_is_no_denial_of_the_policy() {
+    let body = r#"{"error":"forbidden","error_description":"HIMDS refused to give the token: no"}"#;
+    let broker = Broker::answering(vec![answer(403, "", body)]);
+    let expected = Ran {
+        code: 1,
+        stdout: String::new(),
+        stderr:
+            "arcbroker: refused, but not by the policy: HIMDS refused to give the token: no\n  \
+                 an administrator can look with: sudo arcbroker status, and sudo azcmagent show\n"
+                .into(),
+    };
+    assert_eq!(broker.run("token arm"), expected);
+    assert_eq!(broker.run("token arm --wait 30s"), expected);
+    assert_eq!(broker.requests().len(), 2);
+}
+
+#[test]
 fn an_outage_upstream_says_when_to_ask_again() {
     let broker = Broker::answering(vec![refusal(503, "retry-after: 7\r\n", "HIMDS is down")]);
     let expected = Ran {

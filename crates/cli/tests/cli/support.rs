@@ -111,9 +111,10 @@ pub(crate) fn token() -> String {
 }
 
 pub(crate) fn refusal(status: u16, headers: &str, description: &str) -> String {
+    let error = if status == 403 { "access_denied" } else { "e" };
     let description = serde_json::Value::from(description);
     let body = format!(
-        r#"{{"error":"e","error_description":{description},"request_id":"7f","schema":1}}"#
+        r#"{{"error":"{error}","error_description":{description},"request_id":"7f","schema":1}}"#
     );
     answer(status, headers, &body)
 }

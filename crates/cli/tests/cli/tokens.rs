@@ -71,6 +71,32 @@ fn the_environment_names_the_socket_and_an_option_wins() {
 }
 
 #[test]
+fn an_empty_variable_counts_as_none() {
+    let broker = Broker::answering(vec![token()]);
+    let path = broker.path.to_str().unwrap();
+    let ran = command(&format!("token arm --socket {path}"))
+        .env("ARCBROKER_SOCKET", "")
+        .env("ARCBROKER_ADMIN_SOCKET", "")
+        .env("ARCBROKER_SOCKET_OWNER", "")
+        .output()
+        .unwrap();
+    assert_eq!(Ran::from(ran).stdout, "MARKER\n");
+
+    // Then it is the usual socket, whether a broker is there or not.
+    for (line, variable, usage) in [
+        ("whoami", "ARCBROKER_SOCKET", 2),
+        ("status", "ARCBROKER_ADMIN_SOCKET", 64),
+    ] {
+        let ran = Ran::from(command(line).env(variable, "").output().unwrap());
+        assert_ne!(ran.code, usage, "{}", ran.stderr);
+    }
+
+    // An option without a value is a mistake, though.
+    let ran = command("token arm").args(["--socket", ""]).output();
+    assert_eq!(Ran::from(ran.unwrap()).code, 2);
+}
+
+#[test]
 fn a_token_that_ends_too_soon_is_not_printed() {
     let broker = Broker::answering(vec![token()]);
     assert_eq!(

@@ -80,6 +80,20 @@ async fn a_denial_is_typed_and_carries_what_the_broker_says() {
 }
 
 #[tokio::test]
+async fn a_refusal_by_himds_is_no_denial_of_the_policy() {
+    let body = r#"{"error":"forbidden","error_description":"HIMDS refused to give the token: no","request_id":"7f"}"#;
+    let server = Server::always(answer(403, "", body));
+    let error = server.client().token("arm").await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Refused { description, request_id }
+            if description == "HIMDS refused to give the token: no" && request_id.as_deref() == Some("7f")),
+        "{error:?}"
+    );
+    assert!(!error.is_transient());
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn an_outage_is_typed_with_its_bounded_pause() {
     let body = r#"{"error":"temporarily_unavailable","error_description":"HIMDS is down"}"#;
     for (status, header, seconds) in [

@@ -84,8 +84,11 @@ async fn what_is_not_a_broker_is_called_so() {
 async fn a_refusal_without_a_reason_is_still_a_refusal() {
     let server = Server::always(answer(403, "", "no"));
     let error = server.client().token("arm").await.unwrap_err();
-    assert!(matches!(error, Error::Denied { .. }), "{error:?}");
-    assert_eq!(error.to_string(), "denied: status 403 without a reason");
+    assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "refused, but not by the policy: status 403 without a reason"
+    );
 }
 
 #[tokio::test]

@@ -173,7 +173,7 @@ pub(super) async fn address(lines: &mut Lines<BufReader<ChildStdout>>) -> String
     }
 }
 
-/// Longer than the broker takes to drain.
-const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// The broker gives open connections 15 s to end; this is a bit longer, so that it is not killed at that.
+const STOP_WITHIN: Duration = Duration::from_secs(17);
 
 const LAST_LINES: usize = 20;

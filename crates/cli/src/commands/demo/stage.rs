@@ -25,12 +25,7 @@ impl Stage {
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&parent);
         let stage = Self(made.map_err(failed(&parent))?);
-        for (name, mode) in [
-            ("run", 0o750),
-            ("tokens", 0o700),
-            ("policy.d", 0o700),
-            ("policy.shadow.d", 0o700),
-        ] {
+        for (name, mode) in [("run", 0o750), ("tokens", 0o700), ("policy.d", 0o700)] {
             let path = stage.path(name);
             DirBuilder::new()
                 .mode(mode)
@@ -107,7 +102,6 @@ admin = {admin}
 
 [policy]
 dir = {policy}
-shadow-dir = {shadow}
 owners = [\"{uid}\"]
 
 [audit]
@@ -120,7 +114,6 @@ required = true
             token = path("run/token.sock"),
             admin = path("run/admin.sock"),
             policy = path("policy.d"),
-            shadow = path("policy.shadow.d"),
             audit = path("audit.jsonl"),
         )
     }
@@ -173,17 +166,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_else_can_look_in_or_write_the_policy() {
+    fn nobody_else_can_look_in_or_write_policy_and_configuration() {
         let stage = Stage::new().unwrap();
+        stage.write_config("http://127.0.0.1:1").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         assert_eq!(mode(stage.0.path()), 0o700);
         assert_eq!(mode(stage.token_socket().parent().unwrap()), 0o750);
         assert_eq!(mode(stage.rules().parent().unwrap()), 0o700);
         assert_eq!(mode(&stage.rules()), 0o600);
+        assert_eq!(mode(&stage.configuration()), 0o600);
 
         let path = stage.0.path().to_owned();
         stage.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn every_path_in_the_configuration_is_there_or_is_made_by_the_broker() {
+        let stage = Stage::new().unwrap();
+        let config = stage.config("http://127.0.0.1:1");
+        let start = stage.0.path().to_str().unwrap();
+        let mut named: Vec<&str> = config
+            .split('"')
+            .filter_map(|text| text.strip_prefix(start))
+            .collect();
+        named.retain(|name| !stage.path(name.trim_start_matches('/')).exists());
+        assert_eq!(
+            named,
+            ["/run/token.sock", "/run/admin.sock", "/audit.jsonl"]
+        );
+        assert!(!config.contains("shadow-dir"), "{config}");
     }
 
     #[test]

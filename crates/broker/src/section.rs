@@ -1,0 +1,182 @@
+//! One table of the configuration file, read key by key into values that cannot be wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use arcbroker_policy::{Diagnostics, Location, Scalar, Spanned, Table};
+use hyper::Uri;
+
+use crate::names::user_id;
+
+/// One table of the file, or the place where it could be, and where mistakes go.
+pub(crate) struct Section<'t, 'd> {
+    pub(crate) table: Option<Table<'t>>,
+    pub(crate) diagnostics: &'d mut Diagnostics,
+}
+
+impl Section<'_, '_> {
+    pub(crate) fn string(&mut self, key: &'static str) -> Option<Spanned<String>> {
+        self.table.as_mut()?.string(key, self.diagnostics)
+    }
+
+    /// A key of the documented configuration that changes nothing yet.
+    pub(crate) fn unused(&mut self, key: &'static str, default: &str) {
+        if let Some(text) = self.string(key)
+            && text.value != default
+        {
+            let message = "this version does not use it";
+            self.diagnostics
+                .warning_at(&text, message, "it changes nothing");
+        }
+    }
+
+    pub(crate) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+        let read = self
+            .table
+            .as_mut()
+            .and_then(|table| table.boolean(key, self.diagnostics));
+        read.map_or(default, |value| value.value)
+    }
+
+    pub(crate) fn count(&mut self, key: &'static str, default: usize) -> usize {
+        let read = self
+            .table
+            .as_mut()
+            .and_then(|table| table.integer(key, 1..=1_000_000, self.diagnostics));
+        read.and_then(|value| usize::try_from(value.value).ok())
+            .unwrap_or(default)
+    }
+
+    pub(crate) fn path(&mut self, key: &'static str, default: &str) -> PathBuf {
+        match self.string(key) {
+            Some(text) => self.absolute(&text).unwrap_or_default(),
+            None => PathBuf::from(default),
+        }
+    }
+
+    pub(crate) fn absolute(&mut self, text: &Spanned<String>) -> Option<PathBuf> {
+        let path = PathBuf::from(&text.value);
+        if path.is_absolute() {
+            return Some(path);
+        }
+        self.error(text, "this is not an absolute path", "begin it with /");
+        None
+    }
+
+    pub(crate) fn mode(&mut self, key: &'static str, default: u32) -> u32 {
+        let Some(text) = self.string(key) else {
+            return default;
+        };
+        match u32::from_str_radix(&text.value, 8) {
+            Ok(mode) if mode & !0o777 == 0 && text.value.len() >= 3 => {
+                if mode & 0o002 != 0 {
+                    let message = "with this mode every user of the machine may connect";
+                    self.diagnostics.warning_at(
+                        &text,
+                        message,
+                        "the policy still decides; \"0660\" lets only the group in",
+                    );
+                }
+                mode
+            }
+            _ => {
+                self.error(
+                    &text,
+                    "this is not a file mode",
+                    "write three or four octal digits, for example \"0660\"",
+                );
+                default
+            }
+        }
+    }
+
+    pub(crate) fn owners(&mut self, default: &[&str]) -> Vec<u32> {
+        let read = self
+            .table
+            .as_mut()
+            .and_then(|table| table.scalars("owners", self.diagnostics));
+        let Some(written) = read else {
+            return default.iter().filter_map(|name| user_id(name)).collect();
+        };
+        let mut owners = Vec::new();
+        for owner in written {
+            let id = match &owner.value {
+                Scalar::Integer(id) => u32::try_from(*id).ok(),
+                Scalar::String(name) => user_id(name),
+            };
+            match id {
+                Some(id) => owners.push(id),
+                None => self.diagnostics.warning_at(
+                    &owner,
+                    "there is no such user on this system",
+                    "it is left out",
+                ),
+            }
+        }
+        owners
+    }
+
+    pub(crate) fn endpoint(&mut self, key: &'static str, default: &'static str) -> SocketAddr {
+        let text = self.string(key);
+        let address = address(text.as_ref().map_or(default, |text| text.value.as_str()));
+        let problem = match address {
+            Some(address) if address.ip().is_loopback() => return address,
+            Some(_) => {
+                "this is not a loopback address: a token asked for there would cross the network"
+            }
+            None => "this is not of the form http://ADDRESS:PORT with an IP address",
+        };
+        if let Some(text) = text {
+            self.error(&text, problem, format!("write for example \"{default}\""));
+        }
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    pub(crate) fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let text = self.string(key)?;
+        let chosen = choices
+            .iter()
+            .find(|(name, _)| *name == text.value)
+            .map(|(_, choice)| *choice);
+        if chosen.is_none() {
+            let names: Vec<_> = choices
+                .iter()
+                .map(|(name, _)| format!("\"{name}\""))
+                .collect();
+            self.error(
+                &text,
+                "this is none of the choices",
+                format!("write one of {}", names.join(", ")),
+            );
+        }
+        chosen
+    }
+
+    pub(crate) fn error(
+        &mut self,
+        at: &impl AsRef<Location>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.diagnostics.error_at(at, message, help);
+    }
+}
+
+/// An http address without a path, and without a name: names can be made to lead elsewhere.
+fn address(text: &str) -> Option<SocketAddr> {
+    let uri: Uri = text.parse().ok()?;
+    let host = uri.host()?;
+    let ip = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
+        .parse()
+        .ok()?;
+    let plain =
+        uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/") && uri.query().is_none();
+    plain.then_some(SocketAddr::new(ip, uri.port_u16().unwrap_or(80)))
+}
