@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::audit::{AuditError, AuditLog};
 use crate::cache::TokenCache;
@@ -26,6 +25,7 @@ use crate::rules::Reloader;
 use crate::server::{Handler, Limits, Server};
 use crate::service::Service;
 use crate::status::StatusBoard;
+use crate::ticker::Ticker;
 use crate::upstream::Himds;
 
 /// What short names of resources stand for.
@@ -67,6 +67,9 @@ pub enum DaemonError {
     /// The audit file cannot be used.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// There is no timer.
+    #[error("no timer can be had: {0}")]
+    Timer(io::Error),
     /// A listener broke.
     #[error("no more connections can be accepted: {0}")]
     Accept(io::Error),
@@ -112,6 +115,7 @@ pub async fn run(
         stopped.clone(),
     ));
     let (token, admin) = listen(&settings, passed)?;
+    let ticker = Ticker::new(TICK).map_err(DaemonError::Timer)?;
     let names = UserNames::new();
     let admin_gate = Arc::new(Gate::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS));
     let token = server(token, TokenSocket(Arc::clone(&service)), &gate, &names);
@@ -136,7 +140,7 @@ pub async fn run(
             result.map(drop).map_err(DaemonError::Accept)
         }
         // Ends only after the servers: it tells them to stop, and then waits for them.
-        () = tend(&service, &reloader, signals, &stop) => Ok(()),
+        () = tend(&service, &reloader, signals, &ticker, &stop) => Ok(()),
     }
 }
 
@@ -213,6 +217,7 @@ async fn tend(
     service: &Service,
     reloader: &Reloader,
     mut signals: mpsc::Receiver<Signal>,
+    ticker: &Ticker,
     stop: &watch::Sender<bool>,
 ) {
     let reload_wanted = Notify::new();
@@ -223,11 +228,16 @@ async fn tend(
         }
     };
     let watch = async {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        on_tick(service);
         loop {
             tokio::select! {
-                _ = tick.tick() => on_tick(service),
+                tick = ticker.tick() => match tick {
+                    Ok(()) => on_tick(service),
+                    Err(error) => {
+                        tracing::error!(%error, "the timer broke: the daemon ends");
+                        break;
+                    }
+                },
                 signal = signals.recv() => match signal {
                     Some(Signal::Reload) => {
                         service.audit.follow_rotation();

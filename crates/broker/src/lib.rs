@@ -48,6 +48,7 @@ pub mod listen;
 pub mod stream;
 pub mod server;
 pub mod process;
+pub mod ticker;
 pub mod logging;
 mod section;
 pub mod config;
