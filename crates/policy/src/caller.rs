@@ -3,7 +3,8 @@
 /// What the kernel says about the process at the other end of a socket.
 ///
 /// The numbers are those of the moment of the connect; nothing in here was said by the caller
-/// itself. A caller without complete evidence must not be made into a value of this type.
+/// itself. Without a user and a group there is no caller; groups that could not be read are left out,
+/// and match no rule.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Caller {
     /// Effective user id.
