@@ -19,6 +19,17 @@ pub(crate) struct CompiledRule {
     pub(crate) conditions: Conditions,
     pub(crate) resources: Vec<ResourcePattern>,
     pub(crate) identities: Vec<Identity>,
+    /// Whether tokens may be asked for past the cache.
+    pub(crate) bypass: bool,
+}
+
+/// What the rules that give something say together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict<'i> {
+    /// The first of them.
+    pub(crate) first: &'i CompiledRule,
+    /// Whether any of them allows to ask past the cache.
+    pub(crate) bypass: bool,
 }
 
 /// The rules, and where to find them.
@@ -27,7 +38,7 @@ pub(crate) struct Index {
     rules: Vec<CompiledRule>,
     identities: HashMap<Identity, u32>,
     resources: HashMap<Resource, u32>,
-    /// Numbers of rules, rising. A rule that an earlier one covers at a key is left out there.
+    /// Numbers of rules, rising. A rule is left out where an earlier one covers it and gives as much.
     candidates: HashMap<Key, Vec<usize>>,
     by_subject: HashMap<SubjectKey, Vec<usize>>,
 }
@@ -58,22 +69,26 @@ impl Index {
         &self.rules
     }
 
-    /// The first rule that gives the caller this resource with this identity.
-    pub(crate) fn first(
+    /// What the rules say that give the caller this resource with this identity, if there are any.
+    pub(crate) fn verdict(
         &self,
         caller: &Caller,
         identity: &Identity,
         resource: &Resource,
-    ) -> Option<&CompiledRule> {
+    ) -> Option<Verdict<'_>> {
         let lists = self.candidates(caller, identity, resource);
-        let first = lists
-            .filter_map(|list| {
-                list.iter()
-                    .copied()
-                    .find(|number| self.holds(*number, caller))
-            })
-            .min()?;
-        self.rules.get(first)
+        let giving = lists.flatten().copied().filter_map(|number| {
+            let rule = self.rules.get(number)?;
+            rule.conditions
+                .hold(caller)
+                .then_some((number, rule.bypass))
+        });
+        let (first, bypass) =
+            giving.reduce(|(first, any), (number, bypass)| (first.min(number), any || bypass))?;
+        Some(Verdict {
+            first: self.rules.get(first)?,
+            bypass,
+        })
     }
 
     /// Whether any rule holds for the caller, whatever it gives.
@@ -164,9 +179,10 @@ impl Index {
             .flatten()
             .copied();
         earlier.into_iter().find(|number| {
-            self.rules
-                .get(*number)
-                .is_some_and(|earlier| earlier.conditions.cover(&rule.conditions, key.subject))
+            self.rules.get(*number).is_some_and(|earlier| {
+                earlier.bypass >= rule.bypass
+                    && earlier.conditions.cover(&rule.conditions, key.subject)
+            })
         })
     }
 }

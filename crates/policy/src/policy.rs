@@ -18,7 +18,7 @@ pub struct Policy {
 /// ```compile_fail,E0451
 /// # use arcbroker_policy::{Grant, Identity, Resource};
 /// let resource = Resource::exact("https://vault.azure.net").unwrap();
-/// let grant = Grant { identity: Identity::System, resource, rule: "mine".into() };
+/// let grant = Grant { identity: Identity::System, resource, rule: "mine".into(), bypass: true };
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use = "a grant that is not used is a token that is not handed out"]
@@ -26,6 +26,7 @@ pub struct Grant {
     identity: Identity,
     resource: Resource,
     rule: Arc<str>,
+    bypass: bool,
 }
 
 /// Why a caller may not have a token: for the log, and never for the caller.
@@ -73,11 +74,12 @@ impl Policy {
         identity: &Identity,
         resource: &Resource,
     ) -> Result<Grant, Denial> {
-        match self.index.first(caller, identity, resource) {
-            Some(rule) => Ok(Grant {
+        match self.index.verdict(caller, identity, resource) {
+            Some(verdict) => Ok(Grant {
                 identity: identity.clone(),
                 resource: resource.clone(),
-                rule: Arc::clone(&rule.name),
+                rule: Arc::clone(&verdict.first.name),
+                bypass: verdict.bypass,
             }),
             None if self.index.names(caller) => Err(Denial::NoRuleForResource),
             None => Err(Denial::NoRuleForCaller),
@@ -134,6 +136,14 @@ impl Grant {
     /// The name of the rule that allowed it.
     pub fn rule(&self) -> &str {
         &self.rule
+    }
+
+    /// Whether a new token may be asked for while the kept one is good.
+    ///
+    /// True where any rule that gives the caller this resource with this identity says
+    /// `bypass-cache = true`, not only the one that [`Grant::rule`] names.
+    pub fn may_bypass_cache(&self) -> bool {
+        self.bypass
     }
 }
 

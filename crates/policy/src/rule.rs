@@ -14,6 +14,7 @@ pub(crate) struct Rule {
     pub(crate) subjects: Subjects,
     pub(crate) resources: Vec<ResourcePattern>,
     pub(crate) identities: Vec<Identity>,
+    pub(crate) bypass: bool,
 }
 
 /// What a rule says about resources.
@@ -51,12 +52,14 @@ impl Rule {
         let resources = table.strings("resources", diagnostics).unwrap_or_default();
         let resources = patterns(&resources, cloud, diagnostics);
         let identities = identities(&mut table, diagnostics);
+        let bypass = table.boolean("bypass-cache", diagnostics);
         table.finish(diagnostics);
         Some(Self {
             name: name?,
             subjects,
             resources,
             identities,
+            bypass: bypass.is_some_and(|bypass| bypass.value),
         })
     }
 }

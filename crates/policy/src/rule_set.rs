@@ -96,6 +96,7 @@ impl RuleSet {
             conditions: rule.subjects.resolve(accounts, diagnostics),
             resources: rule.resources.clone(),
             identities: rule.identities.clone(),
+            bypass: rule.bypass,
         };
         Index::new(self.rules.iter().map(compiled).collect())
     }

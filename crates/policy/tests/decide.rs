@@ -129,6 +129,34 @@ fn an_identity_must_be_named_unless_it_is_the_machines_own() {
 }
 
 #[test]
+fn any_rule_that_gives_a_resource_may_also_give_leave_to_ask_past_the_cache() {
+    let rules = "[[rule]]\nname = 'all'\nuser = 1\nresources = ['arm', 'graph']\n\
+                 [[rule]]\nname = 'past'\ngroup = 'deploy'\nuser = 1\nresources = 'arm'\nbypass-cache = true\n\
+                 [[rule]]\nname = 'star'\nuser = 2\nresources = '*'\nbypass-cache = true\n\
+                 [[rule]]\nname = 'plain'\nuser = 2\nresources = 'arm'\nbypass-cache = false\n";
+    let policy = policy(rules);
+    for (who, name, rule, expected) in [
+        (caller(1, 10, &[]), "arm", "all", true),
+        (caller(1, 10, &[]), "graph", "all", false),
+        (caller(1, 11, &[]), "arm", "all", false),
+        (caller(2, 11, &[]), "arm", "star", true),
+        (caller(2, 11, &[]), "sql", "star", true),
+    ] {
+        let grant = policy.decide(&who, &Identity::System, &resource(name));
+        let grant = grant.unwrap();
+        assert_eq!(
+            (grant.rule(), grant.may_bypass_cache()),
+            (rule, expected),
+            "{who:?} {name}"
+        );
+    }
+    let said = support::messages(format!("version = 1\n{rules}"));
+    assert!(said.contains("warning: this rule never decides"), "{said}");
+    assert!(said.contains("narrow `star`"), "{said}");
+    assert!(!said.contains("narrow `all`"), "{said}");
+}
+
+#[test]
 fn the_first_rule_in_the_order_of_the_files_names_the_grant() {
     let rule = |name: &str, key: &str| {
         format!("version = 1\n[[rule]]\nname = '{name}'\n{key}\nresources = 'arm'\n")

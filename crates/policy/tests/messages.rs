@@ -43,7 +43,7 @@ identity = ["system", "client-id:x"]
 /etc/arcbroker/policy.d/web.toml:4:1: unknown key `usr`
   |
 4 | usr = "www-data"
-  | ^^^ allowed here: name, user, group, resources, identity; did you mean `user`?
+  | ^^^ allowed here: name, user, group, resources, identity, bypass-cache; did you mean `user`?
 /etc/arcbroker/policy.d/web.toml:5:14: `vault.azure.net` has no scheme
   |
 5 | resources = ["vault.azure.net", "https://graph.microsoft.com//.default", "keyvualt"]
@@ -104,7 +104,7 @@ resource = \"keyvault\"
 /etc/arcbroker/policy.d/web.toml:6:1: unknown key `resource`
   |
 6 | resource = \"keyvault\"
-  | ^^^^^^^^ allowed here: name, user, group, resources, identity; did you mean `resources`?
+  | ^^^^^^^^ allowed here: name, user, group, resources, identity, bypass-cache; did you mean `resources`?
 3 errors";
     assert_eq!(messages(text), expected);
 }
@@ -214,8 +214,8 @@ fn each_mistake_has_its_message() {
         ("user = 1\nunit = 'backup.service'", "unknown key `unit`"),
         ("user = 1\ncontainer = true", "unknown key `container`"),
         (
-            "user = 1\nbypass-cache = true",
-            "unknown key `bypass-cache`",
+            "user = 1\nbypass-cache = 'yes'",
+            "`bypass-cache` must be true or false, not a string",
         ),
         ("user = 1\nexe = '/usr/bin/x'", "unknown key `exe`"),
     ] {

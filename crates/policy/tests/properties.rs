@@ -17,7 +17,7 @@ mod support;
 use std::fmt::Write as _;
 
 use arcbroker_policy::{Caller, Cloud, Diagnostics, Identity, Policy, Resource, RuleSet};
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::select};
 use support::{FILE, accounts, caller, file, policy};
 
 const USERS: [(&str, Option<u32>); 5] = [
@@ -49,6 +49,7 @@ struct Model {
     resources: Option<Vec<usize>>,
     /// None for the default.
     identities: Option<Vec<usize>>,
+    bypass: bool,
 }
 
 impl Model {
@@ -84,6 +85,9 @@ impl Model {
         if let Some(identities) = &self.identities {
             line("identity", quoted(&IDENTITIES, identities));
         }
+        if self.bypass {
+            text.push_str("bypass-cache = true\n");
+        }
         text
     }
 
@@ -117,12 +121,13 @@ fn model() -> impl Strategy<Value = Model> {
     let groups = option::of(chosen(GROUPS.len()));
     let resources = option::weighted(0.8, chosen(RESOURCES.len()));
     let identities = option::weighted(0.4, chosen(IDENTITIES.len()));
-    let parts = (users, groups, resources, identities);
-    let model = parts.prop_map(|(users, groups, resources, identities)| Model {
+    let parts = (users, groups, resources, identities, weighted(0.2));
+    let model = parts.prop_map(|(users, groups, resources, identities, bypass)| Model {
         users,
         groups,
         resources,
         identities,
+        bypass,
     });
     model.prop_filter("a rule names a subject", |model| {
         model.users.is_some() || model.groups.is_some()
@@ -226,6 +231,8 @@ proptest! {
             prop_assert_eq!(decision.as_ref().ok().map(|grant| grant.rule().to_owned()), expected);
             if let Ok(grant) = decision {
                 prop_assert_eq!((grant.identity(), grant.resource()), (&identity, &resource));
+                let bypass = models.iter().any(|model| model.bypass && model.allows(&who, i, r));
+                prop_assert_eq!(grant.may_bypass_cache(), bypass);
             }
         }
     }
@@ -246,8 +253,9 @@ proptest! {
         more.insert(at.index(models.len() + 1), new);
         let (before, after) = (compiled(&models), compiled(&more));
         for (_, identity, _, resource) in requests() {
-            if before.decide(&who, &identity, &resource).is_ok() {
-                prop_assert!(after.decide(&who, &identity, &resource).is_ok());
+            if let Ok(grant) = before.decide(&who, &identity, &resource) {
+                let now = after.decide(&who, &identity, &resource);
+                prop_assert!(now.is_ok_and(|now| now.may_bypass_cache() >= grant.may_bypass_cache()));
             }
         }
     }
