@@ -15,6 +15,7 @@ use crate::audit::{AuditError, AuditLog};
 use crate::cache::TokenCache;
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::dial::Connector;
 use crate::documents::Documents;
 use crate::gate::Gate;
 use crate::listen::{ListenError, Listener, Passed};
@@ -26,7 +27,7 @@ use crate::server::{Handler, Limits, Server};
 use crate::service::Service;
 use crate::status::StatusBoard;
 use crate::ticker::Ticker;
-use crate::upstream::Himds;
+use crate::upstream::Upstream;
 
 /// What short names of resources stand for.
 const CLOUD: Cloud = Cloud::Public;
@@ -168,7 +169,11 @@ fn assemble(
     gate: &Arc<Gate>,
     stopped: watch::Receiver<bool>,
 ) -> Service {
-    let upstream = Arc::new(Himds::new(settings.upstream.clone(), clock.clone()));
+    let upstream = Arc::new(Upstream::new(
+        settings.upstream.clone(),
+        Connector::tcp(),
+        clock.clone(),
+    ));
     let tokens = TokenCache::new(Arc::clone(&upstream), clock.clone(), settings.cache);
     let policy_dir = settings.policy.dir.display().to_string();
     let board = StatusBoard {

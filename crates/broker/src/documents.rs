@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::token::{Class, FetchError};
-use crate::upstream::Himds;
+use crate::upstream::Upstream;
 
 /// The longest that a request waits.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,7 +27,7 @@ pub struct Documents(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    upstream: Arc<Himds>,
+    upstream: Arc<Upstream>,
     clock: Clock,
     kept: Mutex<HashMap<&'static str, Kept>>,
 }
@@ -44,7 +44,7 @@ type Fetched = Option<Result<Bytes, FetchError>>;
 
 impl Documents {
     /// Nothing is fetched until it is asked for.
-    pub fn new(upstream: Arc<Himds>, clock: Clock) -> Self {
+    pub fn new(upstream: Arc<Upstream>, clock: Clock) -> Self {
         Self(Arc::new(Shared {
             upstream,
             clock,

@@ -6,7 +6,7 @@
 //!     accept ──► identify ──► read ──► authorize ──► acquire ──► audit ──► respond
 //!     server     peer         ask      policy crate  cache       visit     reply
 //!                                                      │
-//!                                                      └─► upstream ─► dial, owner, challenge, issue
+//!                                                      └─► upstream ─► link, dial, owner, challenge, issue
 //! ```
 //!
 //! [`service`] shows the path as one function. A token is only handed out for a
@@ -28,6 +28,7 @@ pub mod slot;
 pub mod cache;
 pub mod owner;
 pub mod dial;
+pub mod link;
 pub mod challenge;
 pub mod issue;
 pub mod upstream;

@@ -23,7 +23,7 @@ use crate::reply::{Body, Refusal, json, raw_json};
 use crate::rules::Rules;
 use crate::status::StatusBoard;
 use crate::token::{Class, FetchError};
-use crate::upstream::Himds;
+use crate::upstream::Upstream;
 use crate::visit::Visit;
 
 /// How long a request may go on waiting for a token once the daemon is told to stop; shorter than
@@ -34,7 +34,7 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Service {
     /// Where tokens are.
-    pub tokens: TokenCache<Arc<Himds>>,
+    pub tokens: TokenCache<Arc<Upstream>>,
     /// Where documents are.
     pub documents: Documents,
     /// Who may have what.

@@ -17,7 +17,7 @@ use crate::retry;
 use crate::rules::Rules;
 use crate::slot::HARD_FLOOR;
 use crate::token::Class;
-use crate::upstream::{Himds, Record};
+use crate::upstream::{Record, Upstream};
 
 /// Reads the state of every part when it is asked; keeps none of its own.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub struct StatusBoard {
     /// When the daemon started.
     pub started: Now,
     /// Where tokens come from.
-    pub upstream: Arc<Himds>,
+    pub upstream: Arc<Upstream>,
     /// Where tokens are.
-    pub tokens: TokenCache<Arc<Himds>>,
+    pub tokens: TokenCache<Arc<Upstream>>,
     /// Who may have what.
     pub rules: watch::Receiver<Rules>,
     /// Where the rules are.

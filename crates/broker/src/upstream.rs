@@ -17,8 +17,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::challenge::{ChallengeError, KeyFiles};
 use crate::clock::Clock;
-use crate::dial::{DialError, Link};
+use crate::dial::{Connector, DialError};
 use crate::issue::{Complaint, IssueError, decode};
+use crate::link::Link;
 use crate::token::{AccessToken, Class, FetchError, Key, TokenSource};
 
 /// The one api-version that every agent in use knows.
@@ -55,10 +56,11 @@ pub struct Options {
     pub conversations: usize,
 }
 
-/// HIMDS.
+/// HIMDS, through whatever makes connections to it.
 #[derive(Debug)]
-pub struct Himds {
+pub struct Upstream {
     options: Options,
+    connector: Connector,
     clock: Clock,
     conversations: Semaphore,
     /// Since boot: a 429 is about all requests, and none is sent before.
@@ -118,12 +120,13 @@ pub enum UpstreamError {
     Stopping,
 }
 
-impl Himds {
+impl Upstream {
     /// Nothing is sent until something is asked for.
-    pub fn new(options: Options, clock: Clock) -> Self {
+    pub fn new(options: Options, connector: Connector, clock: Clock) -> Self {
         let conversations = Semaphore::new(options.conversations);
         Self {
             options,
+            connector,
             clock,
             conversations,
             quiet_until: Mutex::default(),
@@ -149,7 +152,7 @@ impl Himds {
     pub async fn document(&self, path: &str) -> Result<Bytes, FetchError> {
         let result = async {
             let _permit = self.admit().await?;
-            let mut link = Link::dial(self.options.endpoint, &self.options.owners).await?;
+            let mut link = self.dial().await?;
             let answer = link
                 .get(&format!("{path}?api-version={API_VERSION}"), None, LOCAL)
                 .await?;
@@ -161,11 +164,15 @@ impl Himds {
         self.note(result.await)
     }
 
+    async fn dial(&self) -> Result<Link, DialError> {
+        Link::dial(&self.connector, self.options.endpoint, &self.options.owners).await
+    }
+
     async fn converse(&self, key: &Key) -> Result<AccessToken, UpstreamError> {
         let _permit = self.admit().await?;
         self.with_record(|record| record.token_requests += 1);
         let target = target(key);
-        let mut link = Link::dial(self.options.endpoint, &self.options.owners).await?;
+        let mut link = self.dial().await?;
         let challenge = link.get(&target, None, LOCAL).await?;
         match challenge.status() {
             StatusCode::UNAUTHORIZED => {}
@@ -204,7 +211,7 @@ impl Himds {
         if link.attest(&self.options.owners)? && link.is_open().await {
             return Ok(link);
         }
-        Ok(Link::dial(self.options.endpoint, &self.options.owners).await?)
+        Ok(self.dial().await?)
     }
 
     fn accept(&self, body: &[u8], key: &Key) -> Result<AccessToken, UpstreamError> {
@@ -246,7 +253,7 @@ impl Himds {
     }
 }
 
-impl TokenSource for Himds {
+impl TokenSource for Upstream {
     async fn fetch(&self, key: &Key) -> Result<AccessToken, FetchError> {
         self.note(self.converse(key).await)
     }
@@ -257,7 +264,9 @@ impl UpstreamError {
         match self {
             Self::Dial(DialError::Down(_) | DialError::ToItself(_)) => Class::Down,
             Self::Dial(DialError::Owner { .. } | DialError::UnknownOwner { .. }) => Class::Hostile,
-            Self::Dial(DialError::TooLarge(_)) | Self::Issue(_) | Self::Expired => Class::Garbage,
+            Self::Dial(DialError::TooLarge { .. }) | Self::Issue(_) | Self::Expired => {
+                Class::Garbage
+            }
             Self::Dial(_) | Self::Stopping => Class::Broken,
             Self::Challenge(ChallengeError::Denied) => Class::KeyDenied,
             Self::Unchallenged(_) | Self::Challenge(_) => Class::Challenge,
