@@ -6,10 +6,13 @@
 use std::borrow::Cow;
 
 use arcbroker_policy::{Cloud, Identity, IdentityError, Resource, ResourceError};
+use hyper::Version;
 use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
-use hyper::{Method, Version};
 use percent_encoding::percent_decode_str;
+
+use crate::digest::Digest;
+use crate::slot::Wish;
 
 /// Bytes of the longest query.
 const MAX_QUERY: usize = 2048;
@@ -62,6 +65,8 @@ pub struct Ask {
     pub identity: Option<Identity>,
     /// For what.
     pub resource: Resource,
+    /// What is wrong with the token that it has.
+    pub wish: Wish,
 }
 
 /// Why a request cannot be judged.
@@ -76,9 +81,9 @@ pub enum Malformed {
     /// A body, or the promise of one.
     #[error("a request must not have a body")]
     Body,
-    /// Not a GET.
-    #[error("only GET is served here")]
-    Method,
+    /// Another method than the one that the path is served with.
+    #[error("only {0} is served here")]
+    Method(&'static str),
     /// It went through a proxy.
     #[error("a request with X-Forwarded-For has come through a proxy, and is refused")]
     Forwarded,
@@ -105,6 +110,11 @@ pub enum Malformed {
     /// Two ways to name an identity at once.
     #[error("`client_id`, `object_id` and `msi_res_id` exclude each other: give one of them")]
     Selectors,
+    /// Not a digest.
+    #[error(
+        "`token_sha256_to_refresh` is not a SHA-256: give the 64 hex digits of the digest of the token that was refused"
+    )]
+    Digest,
     /// Not an identity.
     #[error("the identity: {0}")]
     Identity(#[from] IdentityError),
@@ -115,15 +125,15 @@ pub enum Malformed {
 /// # Errors
 ///
 /// [`Malformed`]; the connection cannot be trusted any more then.
-pub fn check_frame(head: &Parts) -> Result<(), Malformed> {
+pub fn check_frame(head: &Parts, method: &'static str) -> Result<(), Malformed> {
     if head.version != Version::HTTP_11 {
         return Err(Malformed::Version);
     }
     if head.headers.get_all(header::HOST).iter().count() != 1 {
         return Err(Malformed::Host);
     }
-    if head.method != Method::GET {
-        return Err(Malformed::Method);
+    if head.method != method {
+        return Err(Malformed::Method(method));
     }
     let lengths = head.headers.get_all(header::CONTENT_LENGTH);
     if head.headers.contains_key(header::TRANSFER_ENCODING)
@@ -132,6 +142,19 @@ pub fn check_frame(head: &Parts) -> Result<(), Malformed> {
         return Err(Malformed::Body);
     }
     Ok(())
+}
+
+/// The resource that an administrator names, or none.
+///
+/// # Errors
+///
+/// [`Malformed`].
+pub fn named_resource(head: &Parts, cloud: Cloud) -> Result<Option<Resource>, Malformed> {
+    let parameters = Parameters::parse(head.uri.query().unwrap_or_default())?;
+    let named = parameters
+        .resource
+        .map(|text| Resource::parse(&text, cloud));
+    Ok(named.transpose()?)
 }
 
 /// What holds for every request to the metadata paths: the parameters, if so.
@@ -178,7 +201,18 @@ impl Ask {
             (None, None, Some(id)) => Some(Identity::resource_id(&id)?),
             _ => return Err(Malformed::Selectors),
         };
-        Ok(Self { identity, resource })
+        let wish = Wish {
+            not: match parameters.refused {
+                Some(text) => Some(Digest::parse(&text).ok_or(Malformed::Digest)?),
+                None => None,
+            },
+            bypass: parameters.bypass.as_deref() == Some("true"),
+        };
+        Ok(Self {
+            identity,
+            resource,
+            wish,
+        })
     }
 }
 
@@ -199,6 +233,8 @@ pub struct Parameters<'q> {
     client_id: Option<Cow<'q, str>>,
     object_id: Option<Cow<'q, str>>,
     resource_id: Option<Cow<'q, str>>,
+    refused: Option<Cow<'q, str>>,
+    bypass: Option<Cow<'q, str>>,
 }
 
 impl<'q> Parameters<'q> {
@@ -217,6 +253,8 @@ impl<'q> Parameters<'q> {
                 "object_id" => (&mut found.object_id, "object_id"),
                 // IMDS knows the one, SDKs for App Service send the other.
                 "msi_res_id" | "mi_res_id" => (&mut found.resource_id, "msi_res_id"),
+                "token_sha256_to_refresh" => (&mut found.refused, "token_sha256_to_refresh"),
+                "bypass_cache" => (&mut found.bypass, "bypass_cache"),
                 _ => continue,
             };
             if slot.replace(value).is_some() {

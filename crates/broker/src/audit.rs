@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 pub use crate::audit_file::AuditError;
 use crate::audit_file::AuditFile;
 use crate::clock::Clock;
-use crate::digest::sha256;
+use crate::digest::Digest;
 use crate::record::{Line, Outcome, Record, RequestId};
 
 /// Bytes of the digest of the line before, as hex digits in `prev`.
@@ -256,7 +256,7 @@ impl Link {
 }
 
 fn digest(line: &[u8]) -> String {
-    sha256(line, PREV_BYTES)
+    Digest::of(line).hex(PREV_BYTES)
 }
 
 #[cfg(test)]

@@ -7,20 +7,30 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arcbroker_policy::Grant;
+use arcbroker_policy::{Grant, Identity, Resource};
 use moka::policy::EvictionPolicy;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::clock::Clock;
-use crate::pace::Pace;
-use crate::retry;
-use crate::slot::{HARD_FLOOR, Plan, Slot, View};
-use crate::token::{AccessToken, Class, FetchError, Key, TokenSource};
+use crate::chance::Chance;
+use crate::clock::{Clock, Now};
+use crate::flight::Fetcher;
+use crate::principals::Principals;
+use crate::slot::{Plan, Slot, View, Wish};
+use crate::token::{AccessToken, Class, FetchError, Key, TokenSource, Wanted};
+use crate::turns::{Turns, Urgency};
+
+/// Half of a life is taken times a number from this range, so that keys that were fetched together
+/// part.
+const JITTER: RangeInclusive<f64> = 0.9..=1.1;
+/// Requests that wait for one key; each holds a connection as well.
+const WAITERS: usize = 1024;
+/// Between two looks of a retry, whatever the clocks say.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Bounds of the cache.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +43,6 @@ pub struct Options {
     pub patience: Duration,
     /// A fetch that has taken this long does not try again.
     pub fetch: Duration,
-    /// Fetches for new tokens that may begin in a second, on average.
-    pub fetches_per_second: u32,
 }
 
 impl Default for Options {
@@ -43,8 +51,8 @@ impl Default for Options {
             slots: 256,
             interest: Duration::from_hours(24),
             patience: Duration::from_secs(20),
-            fetch: Duration::from_mins(1),
-            fetches_per_second: 5,
+            // Longer than an upstream that is being updated takes.
+            fetch: Duration::from_secs(90),
         }
     }
 }
@@ -65,6 +73,8 @@ pub enum From {
     Cache,
     /// The request waited for a fetch.
     Fetch,
+    /// The request waited for a better one, and none came in time.
+    Stale,
 }
 
 /// Tokens by identity and resource.
@@ -72,23 +82,33 @@ pub enum From {
 pub struct TokenCache<S>(Arc<Shared<S>>);
 
 struct Shared<S> {
-    source: S,
-    clock: Clock,
+    fetcher: Arc<Fetcher<S>>,
+    principals: Principals,
     options: Options,
     slots: moka::sync::Cache<Key, Arc<Entry>>,
     /// Slots with a fetch under way: moka may evict them, and they must not be made anew.
     flying: Mutex<HashMap<Key, Arc<Entry>>>,
-    upstream_seen: AtomicBool,
-    pace: Mutex<Pace>,
 }
 
-#[derive(Debug, Default)]
-struct Entry(Mutex<State>);
+#[derive(Debug)]
+struct Entry {
+    state: Mutex<State>,
+    /// For those who wait.
+    room: Semaphore,
+}
 
 #[derive(Debug, Default)]
 struct State {
     slot: Slot,
-    flight: Option<watch::Receiver<Landing>>,
+    flight: Option<Flight>,
+    /// A task sleeps until the next try.
+    retrying: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Flight {
+    landing: watch::Receiver<Landing>,
+    urgency: Arc<Urgency>,
 }
 
 /// `None` while the fetch runs.
@@ -109,19 +129,30 @@ pub struct Report {
 
 impl<S: TokenSource> TokenCache<S> {
     /// An empty cache. It must be used inside a tokio runtime.
-    pub fn new(source: S, clock: Clock, options: Options) -> Self {
+    pub fn new(
+        source: S,
+        turns: Arc<Turns>,
+        clock: Clock,
+        chance: Chance,
+        options: Options,
+    ) -> Self {
         let slots = moka::sync::Cache::builder()
             .max_capacity(options.slots)
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self(Arc::new(Shared {
+        let fetcher = Fetcher {
             source,
+            turns,
             clock,
+            chance,
+            limit: options.fetch,
+        };
+        Self(Arc::new(Shared {
+            fetcher: Arc::new(fetcher),
+            principals: Principals::default(),
+            options,
             slots,
             flying: Mutex::default(),
-            upstream_seen: AtomicBool::new(false),
-            pace: Mutex::new(Pace::new(options.fetches_per_second)),
-            options,
         }))
     }
 
@@ -130,38 +161,52 @@ impl<S: TokenSource> TokenCache<S> {
     /// # Errors
     ///
     /// The failure of the fetch that this request waited for, or a remembered one.
-    pub async fn token(&self, grant: &Grant) -> Result<Acquired, FetchError> {
+    pub async fn token(&self, grant: &Grant, wish: Wish) -> Result<Acquired, FetchError> {
         let key = Key {
             identity: grant.identity().clone(),
             resource: grant.resource().clone(),
         };
-        let (entry, paid) = self.0.entry(&key)?;
-        let (plan, landing) = self.0.plan(&key, &entry, paid);
-        match plan {
-            Plan::Serve(token) | Plan::ServeAndRefresh(token) => Ok(Acquired {
-                token,
-                from: From::Cache,
-            }),
-            Plan::Refuse(error) => Err(error),
-            Plan::Wait(most) => self.0.wait(&entry, landing, most).await,
+        let (entry, admitted) = self.0.entry(&key)?;
+        let give_up = Instant::now() + self.0.options.patience;
+        let first = self
+            .0
+            .acquire(&key, &entry, admitted, give_up, wish)
+            .await?;
+        // A fetch that ran already was not sent for another token than the refused one.
+        if first.from == From::Fetch && wish.not == Some(first.token.digest()) {
+            return self.0.acquire(&key, &entry, false, give_up, wish).await;
         }
+        Ok(first)
     }
 
-    /// Refreshes what is due. To be called every 30 s: it is the only timer of the cache.
+    /// Refreshes what is due. To be called from time to time: only what failed has timers.
     pub fn sweep(&self) {
-        let now = self.0.clock.now();
+        self.0.sweep();
+    }
+
+    /// Drops the tokens for this resource, or all; gives their number. What fetches under way bring
+    /// is thrown away.
+    pub fn flush(&self, resource: Option<&Resource>) -> usize {
+        self.0
+            .flush(|key| resource.is_none_or(|resource| key.resource == *resource))
+    }
+
+    /// Has the tokens for this resource, or all, refreshed now; gives their number.
+    pub fn refresh(&self, resource: Option<&Resource>) -> usize {
+        let mut count = 0;
         for (key, entry) in &self.0.slots {
-            let mut state = entry.lock();
-            if state.flight.is_none() && state.slot.is_due(now, self.0.options.interest) {
-                lock(&self.0.pace).take_anyway(now.boot);
-                self.0.take_off(&key, &entry, &mut state);
+            if resource.is_none_or(|resource| key.resource == *resource) {
+                entry.lock().slot.refresh();
+                count += 1;
             }
         }
+        self.0.sweep();
+        count
     }
 
     /// Everything that is kept.
     pub fn reports(&self) -> Vec<Report> {
-        let now = self.0.clock.now();
+        let now = self.0.now();
         let report = |(key, entry): (Arc<Key>, Arc<Entry>)| {
             let mut state = entry.lock();
             let view = state.slot.view(now);
@@ -173,7 +218,9 @@ impl<S: TokenSource> TokenCache<S> {
                 wanted,
             }
         };
-        self.0.slots.iter().map(report).collect()
+        let mut reports: Vec<_> = self.0.slots.iter().map(report).collect();
+        reports.sort_by_cached_key(|report| order(&report.key));
+        reports
     }
 }
 
@@ -184,24 +231,45 @@ impl<S> Clone for TokenCache<S> {
 }
 
 impl<S: TokenSource> Shared<S> {
-    /// The slot of a key; a new one costs a fetch, and it is said whether that is paid for. Where
-    /// there are too many new ones, none is made: it would push out one that is in use.
+    fn now(&self) -> Now {
+        self.fetcher.clock.now()
+    }
+
+    /// The slot of a key; a new one costs a fetch, and it is said whether that has been let in.
+    /// Where there are too many new ones, none is made: it would push out one that is in use.
     fn entry(&self, key: &Key) -> Result<(Arc<Entry>, bool), FetchError> {
         if let Some(entry) = self.slots.get(key) {
             return Ok((entry, false));
         }
         let flying = lock(&self.flying).get(key).map(Arc::clone);
-        let paid = flying.is_none();
-        if paid {
-            lock(&self.pace)
-                .take(self.clock.now().boot)
-                .map_err(too_many)?;
+        let admitted = flying.is_none();
+        if admitted {
+            self.fetcher.turns.admit_new()?;
         }
         let entry = flying.unwrap_or_default();
         self.slots.insert(key.clone(), Arc::clone(&entry));
         // Only here, where a slot is made: moka drops what is over the bound when it is told to.
         self.slots.run_pending_tasks();
-        Ok((entry, paid))
+        Ok((entry, admitted))
+    }
+
+    async fn acquire(
+        self: &Arc<Self>,
+        key: &Key,
+        entry: &Arc<Entry>,
+        admitted: bool,
+        give_up: Instant,
+        wish: Wish,
+    ) -> Result<Acquired, FetchError> {
+        let patience = give_up.saturating_duration_since(Instant::now());
+        match self.plan(key, entry, admitted, patience, wish) {
+            (Plan::Serve(token) | Plan::ServeAndRefresh(token), _) => Ok(Acquired {
+                token,
+                from: From::Cache,
+            }),
+            (Plan::Refuse(error), _) => Err(error),
+            (Plan::Wait(most), flight) => self.wait(entry, flight, most, wish).await,
+        }
     }
 
     /// What this request does, and the fetch that it waits for; starts one where none runs.
@@ -209,27 +277,36 @@ impl<S: TokenSource> Shared<S> {
         self: &Arc<Self>,
         key: &Key,
         entry: &Arc<Entry>,
-        paid: bool,
-    ) -> (Plan, Option<watch::Receiver<Landing>>) {
+        admitted: bool,
+        patience: Duration,
+        wish: Wish,
+    ) -> (Plan, Option<Flight>) {
         let mut state = entry.lock();
-        let (now, flying) = (self.clock.now(), state.flight.is_some());
-        let plan = state.slot.plan(now, flying, self.options.patience);
-        if flying || matches!(plan, Plan::Serve(_) | Plan::Refuse(_)) {
-            return (plan, state.flight.clone());
-        }
-        let turn = if paid {
-            Ok(())
-        } else {
-            lock(&self.pace).take(now.boot)
+        let (now, flight) = (self.now(), state.flight.clone());
+        let plan = state.slot.plan(now, flight.is_some(), patience, wish);
+        let urgent = match &plan {
+            Plan::Serve(_) | Plan::Refuse(_) => return (plan, None),
+            Plan::ServeAndRefresh(_) => false,
+            Plan::Wait(_) => true,
         };
-        match (turn, state.slot.token(now)) {
+        if let Some(flight) = flight {
+            flight.urgency.raise();
+            return (plan, Some(flight));
+        }
+        let token = state.slot.token(now);
+        let turns = &self.fetcher.turns;
+        let let_in = match token {
+            _ if admitted => Ok(()),
+            Some(_) => turns.check(),
+            None => turns.admit_new(),
+        };
+        match (let_in, token) {
             (Ok(()), _) => {
-                self.take_off(key, entry, &mut state);
+                self.take_off(key, entry, &mut state, urgent);
                 (plan, state.flight.clone())
             }
-            // The next request or the sweep will see to it.
-            (Err(_), Some(token)) => (Plan::Serve(token), None),
-            (Err(wait), None) => (Plan::Refuse(too_many(wait)), None),
+            (Err(_), Some(token)) if wish.not != Some(token.digest()) => (Plan::Serve(token), None),
+            (Err(error), _) => (Plan::Refuse(error), None),
         }
     }
 
@@ -237,106 +314,175 @@ impl<S: TokenSource> Shared<S> {
     async fn wait(
         &self,
         entry: &Entry,
-        landing: Option<watch::Receiver<Landing>>,
+        flight: Option<Flight>,
         most: Duration,
+        wish: Wish,
     ) -> Result<Acquired, FetchError> {
-        let landed = match landing {
-            Some(mut landing) => timeout(most, async move {
-                landing
-                    .wait_for(Option::is_some)
-                    .await
-                    .ok()
-                    .and_then(|landed| landed.clone())
-            })
-            .await
-            .ok()
-            .flatten(),
-            None => None,
+        let landed = match (entry.room.try_acquire(), flight) {
+            (Ok(_place), Some(flight)) => flight.land(most).await,
+            (Err(_), _) => Some(Err(crowded())),
+            (Ok(_), None) => None,
         };
-        if let Some(token) = entry.lock().slot.token(self.clock.now()) {
-            return Ok(Acquired {
+        let token = entry.lock().slot.token(self.now());
+        match (landed, token) {
+            (Some(Ok(())), Some(token)) => Ok(Acquired {
                 token,
                 from: From::Fetch,
-            });
-        }
-        match landed {
-            Some(Err(error)) => Err(error),
-            Some(Ok(())) => Err(too_short()),
-            None => Err(FetchError::new(
-                Class::Deadline,
-                format!(
-                    "upstream gave no token within {} s; the broker goes on trying",
-                    most.as_secs()
-                ),
-            )),
+            }),
+            (_, Some(token)) if wish.not != Some(token.digest()) => Ok(Acquired {
+                token,
+                from: From::Stale,
+            }),
+            (Some(Err(error)), _) => Err(error),
+            (Some(Ok(())), None) => Err(dropped()),
+            (None, _) => Err(too_late(most)),
         }
     }
 
     /// Starts the fetch in a task of its own.
-    fn take_off(self: &Arc<Self>, key: &Key, entry: &Arc<Entry>, state: &mut State) {
+    fn take_off(self: &Arc<Self>, key: &Key, entry: &Arc<Entry>, state: &mut State, urgent: bool) {
         let (tell, landing) = watch::channel(None);
-        state.flight = Some(landing);
+        let urgency = Urgency::new(urgent);
+        state.flight = Some(Flight {
+            landing,
+            urgency: Arc::clone(&urgency),
+        });
         lock(&self.flying).insert(key.clone(), Arc::clone(entry));
         let (shared, key, entry) = (Arc::clone(self), key.clone(), Arc::clone(entry));
         tokio::spawn(async move {
-            let result = shared.fly(&key).await;
-            let told = result.as_ref().map(|_| ()).map_err(FetchError::clone);
-            let mut state = entry.lock();
-            if let Err(error) = &told {
-                tracing::warn!(resource = %key.resource, identity = %key.identity, %error, "no token from upstream");
-            }
-            state
-                .slot
-                .land(result, shared.clock.now(), rand::random_range(0.9..=1.1));
-            state.flight = None;
-            drop(state);
+            let told = shared.fly(&key, &entry, &urgency).await;
             lock(&shared.flying).remove(&key);
             tell.send_replace(Some(told));
+            shared.retry(&key, &entry).await;
         });
     }
 
-    /// One fetch with its retries. A panic in it is a failure like others.
-    async fn fly(self: &Arc<Self>, key: &Key) -> Result<AccessToken, FetchError> {
-        let (shared, key) = (Arc::clone(self), key.clone());
-        let fetch = tokio::spawn(async move { shared.attempts(&key).await });
-        // What a panic says may quote what it stumbled over.
-        fetch.await.unwrap_or_else(|_| {
-            let detail = "the fetch ended unexpectedly; this is a defect of arcbroker";
-            Err(FetchError::new(Class::Broken, detail))
-        })
+    /// Fetches until something lands that is still of use: a flush meanwhile makes it worthless.
+    async fn fly(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        urgency: &Arc<Urgency>,
+    ) -> Result<(), FetchError> {
+        loop {
+            let errand = entry.lock().slot.errand(self.now());
+            let wanted = Wanted {
+                key: key.clone(),
+                bypass: errand.bypass,
+            };
+            let result = self.fetcher.fetch(wanted, Arc::clone(urgency)).await;
+            let told = result.as_ref().map(|_| ()).map_err(FetchError::clone);
+            if let Err(error) = &told {
+                tracing::warn!(resource = %key.resource, identity = %key.identity, %error, "no token from upstream");
+            }
+            let is_first_of_another = result
+                .as_ref()
+                .is_ok_and(|token| self.principals.learn(&key.identity, token.claims()));
+            if is_first_of_another {
+                self.forget(&key.identity);
+            }
+            let mut state = entry.lock();
+            if result.is_ok() && !is_first_of_another && !state.slot.expects(errand) {
+                continue;
+            }
+            let jitter = self.fetcher.chance.between(&JITTER);
+            state.slot.land(errand, result, self.now(), jitter);
+            state.flight = None;
+            return told;
+        }
     }
 
-    async fn attempts(&self, key: &Key) -> Result<AccessToken, FetchError> {
-        let give_up = Instant::now() + self.options.fetch;
-        let mut failures = 0;
-        loop {
-            let error = match self.source.fetch(key).await {
-                Ok(token) if token.remaining(self.clock.now()) >= HARD_FLOOR => {
-                    self.upstream_seen.store(true, Ordering::Relaxed);
-                    return Ok(token);
-                }
-                Ok(_) => too_short(),
-                Err(error) => error,
-            };
-            let booting =
-                retry::is_booting(self.clock.now(), self.upstream_seen.load(Ordering::Relaxed));
-            // What asked to be left alone is left alone: the slot remembers for how long.
-            let Some(pause) = retry::pause(error.class, failures, booting)
-                .map(|pause| pause.mul_f64(rand::random_range(0.8..=1.2)))
-                .filter(|&pause| error.retry_after.is_none() && Instant::now() + pause < give_up)
-            else {
-                return Err(error);
-            };
-            failures += 1;
-            sleep(pause).await;
-            lock(&self.pace).take_anyway(self.clock.now().boot);
+    /// The machine is somebody else now: what it was given before is not its own any more.
+    fn forget(&self, identity: &Identity) {
+        let dropped = self.flush(|key| key.identity == *identity);
+        tracing::warn!(%identity, dropped, "upstream gives tokens of another identity than before: those from before were dropped");
+    }
+
+    fn flush(&self, is_meant: impl Fn(&Key) -> bool) -> usize {
+        // Also those that moka has evicted while they are fetched.
+        let mut entries: HashMap<Key, Arc<Entry>> = lock(&self.flying).clone();
+        entries.extend(
+            self.slots
+                .iter()
+                .map(|(key, entry)| ((*key).clone(), entry)),
+        );
+        let meant = entries.iter().filter(|(key, _)| is_meant(key));
+        meant.map(|(_, entry)| entry.lock().slot.flush()).count()
+    }
+
+    fn sweep(self: &Arc<Self>) {
+        if self.fetcher.turns.check().is_err() {
+            return;
+        }
+        let now = self.now();
+        let mut slots: Vec<_> = self.slots.iter().collect();
+        // Who has least left comes first; and always in the same order.
+        slots.sort_by_cached_key(|(key, entry)| (entry.lock().slot.remaining(now), order(key)));
+        for (key, entry) in slots {
+            self.take_off_if_due(&key, &entry);
+        }
+    }
+
+    fn take_off_if_due(self: &Arc<Self>, key: &Key, entry: &Arc<Entry>) {
+        let mut state = entry.lock();
+        let now = self.now();
+        if state.flight.is_none() && state.slot.is_due(now, self.options.interest) {
+            self.take_off(key, entry, &mut state, false);
+        }
+    }
+
+    /// Tries again what failed, as soon as that may be done: a sweep may be half a minute away.
+    async fn retry(self: Arc<Self>, key: &Key, entry: &Arc<Entry>) {
+        while let Some(pause) = self.next_try(entry) {
+            sleep(pause.max(LEAST_PAUSE)).await;
+            entry.lock().retrying = false;
+            if !self.slots.contains_key(key) {
+                return;
+            }
+            if self.fetcher.turns.check().is_ok() {
+                self.take_off_if_due(key, entry);
+            }
+        }
+    }
+
+    /// When to try again; `None` where that is not needed, or somebody else's affair.
+    fn next_try(&self, entry: &Entry) -> Option<Duration> {
+        let mut state = entry.lock();
+        if state.retrying || state.flight.is_some() {
+            return None;
+        }
+        let hold = state.slot.retry_in(self.now(), self.options.interest)?;
+        state.retrying = true;
+        let shut = self
+            .fetcher
+            .turns
+            .check()
+            .err()
+            .and_then(|error| error.retry_after);
+        Some(hold.max(shut.unwrap_or_default()))
+    }
+}
+
+impl Flight {
+    /// What it brought, unless that took too long.
+    async fn land(mut self, most: Duration) -> Landing {
+        let landed = timeout(most, self.landing.wait_for(Option::is_some)).await;
+        landed.ok()?.ok()?.clone()
+    }
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            room: Semaphore::new(WAITERS),
         }
     }
 }
 
 impl Entry {
     fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.0)
+        lock(&self.state)
     }
 }
 
@@ -348,22 +494,35 @@ impl<S> fmt::Debug for Shared<S> {
     }
 }
 
-/// A surplus of new resources: no slot remembers it, and upstream never hears of it.
-fn too_many(wait: Duration) -> FetchError {
+/// For people, and so that nothing depends on the order of a hash table.
+fn order(key: &Key) -> (String, String) {
+    (key.resource.to_string(), key.identity.to_string())
+}
+
+fn crowded() -> FetchError {
     FetchError {
-        retry_after: Some(wait),
+        retry_after: Some(Duration::from_secs(1)),
         ..FetchError::new(
             Class::Busy,
-            "more new tokens are asked for than HIMDS is asked for in a second",
+            format!("{WAITERS} requests wait for this token already"),
         )
     }
 }
 
-/// A failure like others, so that it is remembered and upstream is not asked for every request.
-fn too_short() -> FetchError {
+fn dropped() -> FetchError {
     FetchError::new(
-        Class::Garbage,
-        "upstream gave a token that had less than a minute left: compare the clocks",
+        Class::Deadline,
+        "the token was dropped as soon as it had come",
+    )
+}
+
+fn too_late(most: Duration) -> FetchError {
+    FetchError::new(
+        Class::Deadline,
+        format!(
+            "upstream gave no token within {} s; the broker goes on trying",
+            most.as_secs()
+        ),
     )
 }
 

@@ -11,7 +11,7 @@ use arcbroker_policy::{Diagnostics, Document, Identity, Table};
 use crate::challenge::KeyFiles;
 use crate::names::group_id;
 use crate::section::Section;
-use crate::{audit, cache, listen, logging, policy_files, upstream};
+use crate::{audit, cache, listen, logging, policy_files, turns, upstream};
 
 const HIMDS: &str = "http://127.0.0.1:40342";
 const TOKENS_DIR: &str = "/var/opt/azcmagent/tokens";
@@ -24,6 +24,7 @@ const TOKEN_GROUP: &str = "arcbroker";
 const ADMIN_MODE: u32 = 0o600;
 /// HIMDS keeps its own limits; two at a time leave room for others.
 const CONVERSATIONS: usize = 2;
+const FETCHES_PER_SECOND: usize = 5;
 const CONNECTIONS: usize = 4096;
 const CONNECTIONS_PER_USER: usize = 1024;
 
@@ -44,7 +45,9 @@ pub struct Settings {
     pub audit: audit::Options,
     /// Connections in all, and of one user.
     pub connections: (usize, usize),
-    /// How much is kept, and how much is asked for.
+    /// How much upstream is asked for.
+    pub turns: turns::Options,
+    /// How much is kept, and for how long it is kept fresh.
     pub cache: cache::Options,
     /// What is logged.
     pub log: logging::Options,
@@ -65,7 +68,8 @@ pub struct TokenSocket {
 pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<Settings> {
     let document = Document::parse(name, bytes, diagnostics)?;
     let mut file = document.table();
-    let (upstream, identity, cache) = section(&mut file, "upstream", diagnostics, upstream);
+    let (upstream, identity, turns) = section(&mut file, "upstream", diagnostics, upstream);
+    let cache = section(&mut file, "cache", diagnostics, cache);
     let (token, admin) = section(&mut file, "sockets", diagnostics, sockets);
     let policy = section(&mut file, "policy", diagnostics, policy);
     let audit = section(&mut file, "audit", diagnostics, audit);
@@ -80,6 +84,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
         policy,
         audit,
         connections,
+        turns,
         cache,
         log,
     })
@@ -125,7 +130,7 @@ fn section<T>(
     value
 }
 
-fn upstream(section: &mut Section<'_, '_>) -> (upstream::Options, Identity, cache::Options) {
+fn upstream(section: &mut Section<'_, '_>) -> (upstream::Options, Identity, turns::Options) {
     if let Some(kind) = section.string("kind") {
         match kind.value.as_str() {
             "auto" | "himds" => {}
@@ -157,11 +162,10 @@ fn upstream(section: &mut Section<'_, '_>) -> (upstream::Options, Identity, cach
             Identity::System
         }
     };
-    let defaults = cache::Options::default();
-    let per_second = section.count("fetches-per-second", defaults.fetches_per_second as usize);
-    let cache = cache::Options {
-        fetches_per_second: u32::try_from(per_second).unwrap_or(defaults.fetches_per_second),
-        ..defaults
+    let per_second = section.count("fetches-per-second", FETCHES_PER_SECOND);
+    let turns = turns::Options {
+        conversations: CONVERSATIONS,
+        per_second: u32::try_from(per_second).unwrap_or(u32::MAX),
     };
     let keys = KeyFiles {
         dir,
@@ -171,9 +175,16 @@ fn upstream(section: &mut Section<'_, '_>) -> (upstream::Options, Identity, cach
         endpoint,
         owners,
         keys,
-        conversations: CONVERSATIONS,
     };
-    (options, identity, cache)
+    (options, identity, turns)
+}
+
+fn cache(section: &mut Section<'_, '_>) -> cache::Options {
+    let defaults = cache::Options::default();
+    cache::Options {
+        interest: section.duration("keep-fresh", defaults.interest),
+        ..defaults
+    }
 }
 
 fn sockets(section: &mut Section<'_, '_>) -> (TokenSocket, listen::Options) {

@@ -12,7 +12,9 @@ use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::audit::{AuditError, AuditLog};
+use crate::bypass::Bypasses;
 use crate::cache::TokenCache;
+use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::dial::Connector;
@@ -27,6 +29,7 @@ use crate::server::{Handler, Limits, Server};
 use crate::service::Service;
 use crate::status::StatusBoard;
 use crate::ticker::Ticker;
+use crate::turns::Turns;
 use crate::upstream::Upstream;
 
 /// What short names of resources stand for.
@@ -91,6 +94,28 @@ impl Handler for AdminSocket {
     }
 }
 
+/// What the daemon sees of the world, besides files and sockets.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The time.
+    pub clock: Clock,
+    /// Jitter.
+    pub chance: Chance,
+    /// How upstream is reached.
+    pub connector: Connector,
+}
+
+impl World {
+    /// The real one.
+    pub fn system() -> Self {
+        Self {
+            clock: Clock::system(),
+            chance: Chance::system(),
+            connector: Connector::tcp(),
+        }
+    }
+}
+
 /// Serves until it is told to stop. Must be called inside a tokio runtime.
 ///
 /// # Errors
@@ -99,17 +124,17 @@ impl Handler for AdminSocket {
 pub async fn run(
     settings: Settings,
     passed: Passed,
-    clock: Clock,
+    world: World,
     signals: mpsc::Receiver<Signal>,
 ) -> Result<(), DaemonError> {
-    let reloader = Reloader::start(settings.policy.clone(), CLOUD, clock.clone())
+    let reloader = Reloader::start(settings.policy.clone(), CLOUD, world.clock.clone())
         .map_err(DaemonError::Policy)?;
-    let audit = Arc::new(AuditLog::open(&settings.audit, clock.clone())?);
+    let audit = Arc::new(AuditLog::open(&settings.audit, world.clock.clone())?);
     let gate = Arc::new(Gate::new(settings.connections.0, settings.connections.1));
     let (stop, stopped) = watch::channel(false);
     let service = Arc::new(assemble(
         &settings,
-        clock,
+        world,
         &reloader,
         audit,
         &gate,
@@ -161,25 +186,39 @@ fn listen(settings: &Settings, mut passed: Passed) -> Result<(Listener, Listener
     }
 }
 
-fn assemble(
+/// Everything between a request and its answer.
+pub fn assemble(
     settings: &Settings,
-    clock: Clock,
+    world: World,
     reloader: &Reloader,
     audit: Arc<AuditLog>,
     gate: &Arc<Gate>,
     stopped: watch::Receiver<bool>,
 ) -> Service {
+    let World {
+        clock,
+        chance,
+        connector,
+    } = world;
     let upstream = Arc::new(Upstream::new(
         settings.upstream.clone(),
-        Connector::tcp(),
+        connector,
         clock.clone(),
     ));
-    let tokens = TokenCache::new(Arc::clone(&upstream), clock.clone(), settings.cache);
+    let turns = Arc::new(Turns::new(settings.turns, clock.clone(), chance.clone()));
+    let tokens = TokenCache::new(
+        Arc::clone(&upstream),
+        Arc::clone(&turns),
+        clock.clone(),
+        chance,
+        settings.cache,
+    );
     let policy_dir = settings.policy.dir.display().to_string();
     let board = StatusBoard {
         clock: clock.clone(),
         started: clock.now(),
         upstream: Arc::clone(&upstream),
+        turns: Arc::clone(&turns),
         tokens: tokens.clone(),
         rules: reloader.watch(),
         policy_dir: policy_dir.clone(),
@@ -189,7 +228,8 @@ fn assemble(
     };
     Service {
         tokens,
-        documents: Documents::new(upstream, clock.clone()),
+        bypasses: Bypasses::new(),
+        documents: Documents::new(upstream, turns, clock.clone()),
         rules: reloader.watch(),
         audit,
         board: Arc::new(board),

@@ -1,30 +1,74 @@
-//! The beginning of a SHA-256 as text: enough to tell two things apart, and no way back.
+//! SHA-256, whole and in part, as bytes and as text.
 
 use std::fmt::Write as _;
 
-use sha2::{Digest, Sha256};
+use sha2::Digest as _;
 
-/// The first `bytes` bytes of the SHA-256, as twice as many hex digits.
-pub fn sha256(content: &[u8], bytes: usize) -> String {
-    Sha256::digest(content).iter().take(bytes).fold(
-        String::with_capacity(2 * bytes),
-        |mut text, byte| {
-            // A String takes all that is written to it.
-            write!(text, "{byte:02x}").unwrap_or_default();
-            text
-        },
-    )
+/// A whole SHA-256.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Of these bytes.
+    pub fn of(content: &[u8]) -> Self {
+        Self(sha2::Sha256::digest(content).into())
+    }
+
+    /// Reads 64 hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut digest = [0; 32];
+        if text.len() != 2 * digest.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (byte, place) in digest.iter_mut().zip((0..text.len()).step_by(2)) {
+            *byte = u8::from_str_radix(text.get(place..place + 2)?, 16).ok()?;
+        }
+        Some(Self(digest))
+    }
+
+    /// The first `bytes` bytes as hex digits: enough to tell two things apart, and no way back.
+    pub fn hex(&self, bytes: usize) -> String {
+        self.0
+            .iter()
+            .take(bytes)
+            .fold(String::with_capacity(2 * bytes), |mut text, byte| {
+                // A String takes all that is written to it.
+                write!(text, "{byte:02x}").unwrap_or_default();
+                text
+            })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The vector of Microsoft's specification of `token_sha256_to_refresh`.
+    const WHOLE: &str = "cc0af97287543b65da2c7e1476426021826cab166f1e063ed012b855ff819656";
+
     #[test]
     fn the_digest_is_the_known_one() {
-        // The vector of Microsoft's specification of `token_sha256_to_refresh`.
-        let whole = "cc0af97287543b65da2c7e1476426021826cab166f1e063ed012b855ff819656";
-        assert_eq!(sha256(b"test_token", 32), whole);
-        assert_eq!(sha256(b"test_token", 6), whole[..12]);
+        let digest = Digest::of(b"test_token");
+        assert_eq!(digest.hex(32), WHOLE);
+        assert_eq!(digest.hex(6), WHOLE[..12]);
+    }
+
+    #[test]
+    fn a_digest_is_read_from_64_hex_digits_and_nothing_else() {
+        assert_eq!(Digest::parse(WHOLE), Some(Digest::of(b"test_token")));
+        assert_eq!(
+            Digest::parse(&WHOLE.to_uppercase()),
+            Some(Digest::of(b"test_token"))
+        );
+        let odd = format!("{}+1", &WHOLE[..62]);
+        for text in [
+            "",
+            &WHOLE[..62],
+            &format!("{WHOLE}00"),
+            &odd,
+            &"ä".repeat(32),
+        ] {
+            assert_eq!(Digest::parse(text), None, "{text}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::token::{Class, FetchError};
+use crate::turns::{Turns, Urgency};
 use crate::upstream::Upstream;
 
 /// The longest that a request waits.
@@ -28,6 +29,7 @@ pub struct Documents(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     upstream: Arc<Upstream>,
+    turns: Arc<Turns>,
     clock: Clock,
     kept: Mutex<HashMap<&'static str, Kept>>,
 }
@@ -44,9 +46,10 @@ type Fetched = Option<Result<Bytes, FetchError>>;
 
 impl Documents {
     /// Nothing is fetched until it is asked for.
-    pub fn new(upstream: Arc<Upstream>, clock: Clock) -> Self {
+    pub fn new(upstream: Arc<Upstream>, turns: Arc<Turns>, clock: Clock) -> Self {
         Self(Arc::new(Shared {
             upstream,
+            turns,
             clock,
             kept: Mutex::default(),
         }))
@@ -109,7 +112,10 @@ impl Kept {
 
 impl Shared {
     async fn fetch(&self, path: &str) -> Result<Bytes, FetchError> {
-        let document = self.upstream.document(path).await?;
+        let turn = self.turns.enter(&Urgency::new(true)).await?;
+        let document = self.upstream.document(path).await;
+        turn.end(&document);
+        let document = document?;
         match serde_json::from_slice::<Value>(&document) {
             Ok(Value::Object(_)) => Ok(document),
             _ => Err(FetchError::new(

@@ -18,13 +18,19 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod chance;
 pub mod digest;
 pub mod token;
 pub mod names;
 pub mod peer;
 pub mod retry;
 pub mod pace;
+pub mod breaker;
+pub mod turns;
+pub mod hold;
 pub mod slot;
+pub mod flight;
+pub mod principals;
 pub mod cache;
 pub mod owner;
 pub mod dial;
@@ -39,6 +45,7 @@ pub mod audit;
 pub mod policy_files;
 pub mod rules;
 pub mod ask;
+pub mod bypass;
 pub mod reply;
 pub mod refusal;
 pub mod visit;

@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use std::{env, panic};
 
 use arcbroker_broker::args::Args;
-use arcbroker_broker::clock::Clock;
 use arcbroker_broker::config::Settings;
-use arcbroker_broker::daemon::{self, DaemonError, Signal};
+use arcbroker_broker::daemon::{self, DaemonError, Signal, World};
 use arcbroker_broker::listen::Passed;
 use arcbroker_broker::{check, logging, process};
 use clap::Parser as _;
@@ -75,7 +74,7 @@ fn serve(settings: Settings) -> io::Result<Result<(), DaemonError>> {
         .build()?;
     let result = runtime.block_on(async {
         let (passed, signals) = (Passed::from_env()?, signals()?);
-        Ok(daemon::run(settings, passed, Clock::system(), signals).await)
+        Ok(daemon::run(settings, passed, World::system(), signals).await)
     });
     // A look-up of a name that hangs does not hold up the end.
     runtime.shutdown_background();

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// A bucket that holds one second's worth.
+/// A bucket.
 #[derive(Debug)]
 pub struct Pace {
     gap: Duration,
@@ -17,10 +17,15 @@ pub struct Pace {
 impl Pace {
     /// At most `per_second` on average, and as many at once.
     pub fn new(per_second: u32) -> Self {
-        let gap = Duration::from_secs(1) / per_second.max(1);
+        let burst = per_second.max(1);
+        Self::every(Duration::from_secs(1) / burst, burst)
+    }
+
+    /// One for each `gap` on average, and `burst` at once.
+    pub fn every(gap: Duration, burst: u32) -> Self {
         Self {
             gap,
-            room: gap * per_second.max(1),
+            room: gap * burst,
             full_at: Duration::ZERO,
         }
     }
@@ -39,11 +44,6 @@ impl Pace {
                 Ok(())
             }
         }
-    }
-
-    /// Takes one out, also where there is none: others wait the longer.
-    pub fn take_anyway(&mut self, now: Duration) {
-        self.full_at = self.full_at.max(now) + self.gap;
     }
 }
 
@@ -71,14 +71,5 @@ mod tests {
         assert_eq!(pace.take(at(0)), Ok(()));
         assert_eq!(pace.take(at(100)), Err(at(400)));
         assert_eq!(pace.take(at(500)), Ok(()));
-    }
-
-    #[test]
-    fn what_is_taken_anyway_is_missing_later() {
-        let mut pace = Pace::new(1);
-        pace.take_anyway(at(0));
-        pace.take_anyway(at(0));
-        assert_eq!(pace.take(at(1_500)), Err(at(500)));
-        assert_eq!(pace.take(at(2_000)), Ok(()));
     }
 }

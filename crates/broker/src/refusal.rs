@@ -25,23 +25,23 @@ const UNAVAILABLE: &str = "service_unavailable";
 
 /// A request that cannot be judged.
 pub fn malformed(malformed: &Malformed) -> Refusal {
-    let status = match malformed {
-        Malformed::Method => StatusCode::METHOD_NOT_ALLOWED,
-        _ => StatusCode::BAD_REQUEST,
-    };
-    let error = if status == StatusCode::METHOD_NOT_ALLOWED {
-        "method_not_allowed"
-    } else {
-        INVALID
+    let (status, error, allow) = match malformed {
+        Malformed::Method(method) => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            Some(*method),
+        ),
+        _ => (StatusCode::BAD_REQUEST, INVALID, None),
     };
     let mut refusal = Refusal::new(status, error, malformed.to_string());
+    refusal.allow = allow;
     if matches!(malformed, Malformed::ApiVersion) {
         refusal.newest_versions = &NEWEST_VERSIONS;
     }
     // What follows on the connection may be the rest of this request.
     refusal.close = matches!(
         malformed,
-        Malformed::Version | Malformed::Host | Malformed::Method | Malformed::Body
+        Malformed::Version | Malformed::Host | Malformed::Method(_) | Malformed::Body
     );
     refusal
 }

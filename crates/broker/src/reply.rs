@@ -33,6 +33,8 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// Versions to use instead of the one that was asked for.
     pub newest_versions: &'static [&'static str],
+    /// For a 405: what is served.
+    pub allow: Option<&'static str>,
     /// Whether the connection is of no use any more.
     pub close: bool,
 }
@@ -46,6 +48,7 @@ impl Refusal {
             description: description.into(),
             retry_after: None,
             newest_versions: &[],
+            allow: None,
             close: false,
         }
     }
@@ -71,8 +74,8 @@ impl Refusal {
         if let Some(after) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, HeaderValue::from_static("GET"));
+        if let Some(method) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(method));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

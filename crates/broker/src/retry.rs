@@ -2,6 +2,7 @@
 //!
 //! Each attempt is a conversation of its own with a challenge of its own: a key is used once.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::clock::Now;
@@ -9,6 +10,9 @@ use crate::token::Class;
 
 /// The machine is still starting, and HIMDS with it, for this long after boot.
 const BOOT: Duration = Duration::from_mins(10);
+
+/// Pauses are multiplied by a number from this range, so that keys that failed together part.
+pub const JITTER: RangeInclusive<f64> = 0.8..=1.2;
 
 /// A second with the jitter.
 const BOOTING: Duration = Duration::from_millis(800);
@@ -18,14 +22,15 @@ const DOWN: [u64; 3] = [200, 500, 1_000];
 const BROKEN: [u64; 1] = [200];
 const ONCE: [u64; 1] = [500];
 const SERVER: [u64; 3] = [1_000, 2_000, 4_000];
-const UPGRADING: [u64; 5] = [10_000; 5];
+/// An update takes up to 70 s, says the documentation of IMDS.
+const UPGRADING: [u64; 7] = [10_000; 7];
 
 /// The pause before the next attempt after `failures` earlier ones; `None` gives up.
 ///
 /// While the machine boots, a missing HIMDS is not a failure but a matter of time.
 pub fn pause(class: Class, failures: usize, booting: bool) -> Option<Duration> {
     let pauses: &[u64] = match class {
-        Class::Down if booting => return Some(BOOTING),
+        Class::Down | Class::Server if booting => return Some(BOOTING),
         Class::Down => &DOWN,
         Class::Broken => &BROKEN,
         Class::StaleKey | Class::Challenge | Class::Refused | Class::Garbage => &ONCE,

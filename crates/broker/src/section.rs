@@ -1,12 +1,17 @@
 //! One table of the configuration file, read key by key into values that cannot be wrong.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use arcbroker_policy::{Diagnostics, Location, Scalar, Spanned, Table};
 use hyper::Uri;
 
 use crate::names::user_id;
+
+/// Times that make sense in a configuration.
+const DURATIONS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 365);
 
 /// One table of the file, or the place where it could be, and where mistakes go.
 pub(crate) struct Section<'t, 'd> {
@@ -45,6 +50,26 @@ impl Section<'_, '_> {
             .and_then(|table| table.integer(key, 1..=1_000_000, self.diagnostics));
         read.and_then(|value| usize::try_from(value.value).ok())
             .unwrap_or(default)
+    }
+
+    pub(crate) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+        let Some(text) = self.string(key) else {
+            return default;
+        };
+        match humantime::parse_duration(&text.value) {
+            Ok(duration) if DURATIONS.contains(&duration) => return duration,
+            Ok(_) => self.error(
+                &text,
+                "this is out of range",
+                "write a time from 1m to 365d",
+            ),
+            Err(_) => self.error(
+                &text,
+                "this is not a time",
+                "write a number and a unit, for example \"90m\", \"24h\" or \"7d\"",
+            ),
+        }
+        default
     }
 
     pub(crate) fn path(&mut self, key: &'static str, default: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arcbroker_client::wire::{Allowed, HealthAnswer, SCHEMA, WhoamiAnswer, path};
+use arcbroker_client::wire::{Allowed, HealthAnswer, SCHEMA, TokensAnswer, WhoamiAnswer, path};
 use arcbroker_policy::{Cloud, Grant, Identity, Policy, Resource};
 use bytes::Bytes;
 use hyper::Response;
@@ -11,8 +11,9 @@ use hyper::http::request::Parts;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::ask::{Ask, Malformed, check_frame, check_metadata};
+use crate::ask::{Ask, Malformed, check_frame, check_metadata, named_resource};
 use crate::audit::AuditLog;
+use crate::bypass::Bypasses;
 use crate::cache::{Acquired, TokenCache};
 use crate::clock::Clock;
 use crate::documents::Documents;
@@ -21,10 +22,14 @@ use crate::record::Outcome;
 use crate::refusal;
 use crate::reply::{Body, Refusal, json, raw_json};
 use crate::rules::Rules;
+use crate::slot::{HARD_FLOOR, Wish};
 use crate::status::StatusBoard;
 use crate::token::{Class, FetchError};
 use crate::upstream::Upstream;
 use crate::visit::Visit;
+
+const GET: &str = "GET";
+const POST: &str = "POST";
 
 /// How long a request may go on waiting for a token once the daemon is told to stop; shorter than
 /// the drain.
@@ -35,6 +40,8 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 pub struct Service {
     /// Where tokens are.
     pub tokens: TokenCache<Arc<Upstream>>,
+    /// Who may have upstream asked past its cache, and how often.
+    pub bypasses: Bypasses,
     /// Where documents are.
     pub documents: Documents,
     /// Who may have what.
@@ -66,7 +73,7 @@ impl Service {
         if token_path {
             return self.token(peer, head).await;
         }
-        if let Err(malformed) = check_frame(head) {
+        if let Err(malformed) = check_frame(head, GET) {
             return refusal::malformed(&malformed).response(None);
         }
         match path {
@@ -82,13 +89,31 @@ impl Service {
 
     /// Answers a request on the admin socket.
     pub fn answer_admin(&self, head: &Parts) -> Response<Body> {
-        if let Err(malformed) = check_frame(head) {
-            return refusal::malformed(&malformed).response(None);
-        }
-        match head.uri.path() {
-            path::STATUS => json(&self.board.status()),
-            _ => refusal::unknown_path().response(None),
-        }
+        let answered = match head.uri.path() {
+            path::STATUS => check_frame(head, GET).map(|()| json(&self.board.status())),
+            path::FLUSH => self.command(head, |resource| {
+                let tokens = self.tokens.flush(resource);
+                tracing::info!(tokens, "tokens were dropped by command");
+                tokens
+            }),
+            path::REFRESH => self.command(head, |resource| self.tokens.refresh(resource)),
+            _ => check_frame(head, GET).map(|()| refusal::unknown_path().response(None)),
+        };
+        answered.unwrap_or_else(|malformed| refusal::malformed(&malformed).response(None))
+    }
+
+    /// Does something with the tokens for the resource that is named, or with all.
+    fn command(
+        &self,
+        head: &Parts,
+        run: impl FnOnce(Option<&Resource>) -> usize,
+    ) -> Result<Response<Body>, Malformed> {
+        check_frame(head, POST)?;
+        let resource = named_resource(head, self.cloud)?;
+        Ok(json(&TokensAnswer {
+            schema: SCHEMA,
+            tokens: run(resource.as_ref()),
+        }))
     }
 
     async fn token(&self, peer: &Peer, head: &Parts) -> Response<Body> {
@@ -103,10 +128,23 @@ impl Service {
         // The record is on its way to the disk before a byte of the token is on its way out.
         let recorded = visit.close(outcome, decision.as_ref().ok()).await;
         match (decision, recorded) {
-            (Ok(acquired), Ok(())) => raw_json(acquired.token.answer(self.clock.now())),
+            (Ok(acquired), Ok(())) => self
+                .hand_out(&acquired)
+                .unwrap_or_else(|refusal| refusal.response(Some(id))),
             (Ok(_), Err(error)) => refusal::unrecorded(&error).response(Some(id)),
             (Err((_, refusal)), _) => refusal.response(Some(id)),
         }
+    }
+
+    /// Time has passed since the token was acquired: the machine may have slept, or its clock been
+    /// set.
+    fn hand_out(&self, acquired: &Acquired) -> Result<Response<Body>, Refusal> {
+        let now = self.clock.now();
+        if acquired.token.remaining(now) < HARD_FLOOR {
+            let error = FetchError::new(Class::Deadline, "the token ended while it was recorded");
+            return Err(refusal::unavailable(&error));
+        }
+        Ok(raw_json(acquired.token.answer(now)))
     }
 
     async fn decide(
@@ -116,7 +154,7 @@ impl Service {
         policy: &Policy,
         visit: &mut Visit<'_>,
     ) -> Decision {
-        let (identity, resource) = self
+        let (identity, resource, mut wish) = self
             .read(head)
             .map_err(|malformed| (Outcome::Malformed, refusal::malformed(&malformed)))?;
         visit.asked(&identity, &resource);
@@ -130,22 +168,26 @@ impl Service {
                 )
             })?;
         visit.granted(&grant);
-        self.acquire(&grant).await
+        wish.bypass = wish.bypass
+            && grant.may_bypass_cache()
+            && self.bypasses.take(peer.caller.uid, self.clock.now().boot);
+        self.acquire(&grant, wish).await
     }
 
-    fn read(&self, head: &Parts) -> Result<(Identity, Resource), Malformed> {
-        check_frame(head)?;
+    fn read(&self, head: &Parts) -> Result<(Identity, Resource, Wish), Malformed> {
+        check_frame(head, GET)?;
         let ask = Ask::parse(check_metadata(head)?, self.cloud)?;
         Ok((
             ask.identity.unwrap_or_else(|| self.identity.clone()),
             ask.resource,
+            ask.wish,
         ))
     }
 
-    async fn acquire(&self, grant: &Grant) -> Decision {
+    async fn acquire(&self, grant: &Grant, wish: Wish) -> Decision {
         let token = tokio::select! {
             biased;
-            token = self.tokens.token(grant) => token,
+            token = self.tokens.token(grant, wish) => token,
             () = self.no_more_waiting() => {
                 Err(FetchError::new(Class::Deadline, "the daemon stops, and upstream gave no token in time"))
             }

@@ -1,13 +1,16 @@
 //! One slot of the cache as a pure state machine: what a request does, given what is there.
 //!
 //! A slot holds a token, or a remembered failure, or both: a failure beside a valid token delays
-//! the next refresh and takes nothing away.
+//! the next refresh and takes nothing away. A token only gives way to one that ends later, unless
+//! it is known to be of no use any more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::token::{AccessToken, Class, FetchError};
+use crate::digest::Digest;
+use crate::hold::hold;
+use crate::token::{AccessToken, FetchError};
 
 /// With less than this left, a request waits for a better token where one may be had: clients with
 /// caches of their own do not keep such a token, and would ask again for every call.
@@ -19,11 +22,17 @@ pub const HARD_FLOOR: Duration = Duration::from_mins(1);
 /// The gap between refreshes when upstream keeps giving the same token.
 const SAME_AGAIN: Duration = Duration::from_mins(1);
 
-/// The longest gap between attempts to refresh a valid token.
-const REFRESH_GAP: Duration = Duration::from_secs(30);
-
 /// Two expiries closer than this belong to the same token.
 const SAME_EXPIRY: Duration = Duration::from_secs(5);
+
+/// Upstream is not asked past its own cache more often than this for one key.
+const BYPASS_GAP: Duration = Duration::from_mins(1);
+
+/// With less than this left, upstream's own cache is passed by if it gave the same token again.
+const LITTLE_LEFT: Duration = Duration::from_mins(10);
+
+/// A step of the wall clock against the boot clock that makes the life of a token doubtful.
+const STEP: Duration = Duration::from_mins(2);
 
 /// One slot.
 #[derive(Debug, Default)]
@@ -34,6 +43,14 @@ pub struct Slot {
     asked: Duration,
     /// There was a token before, so that there can be one again.
     had_token: bool,
+    /// Goes up when everything that upstream said before is of no use any more.
+    generation: u64,
+    /// The token that a resource refused: the next one replaces it, whenever it ends.
+    refused: Option<Digest>,
+    /// Somebody wants one that upstream has not kept.
+    bypass_wanted: bool,
+    /// Since boot: when upstream was last asked past its own cache.
+    bypassed: Option<Duration>,
 }
 
 /// A token and when to replace it.
@@ -44,6 +61,12 @@ struct Held {
     refresh_below: Duration,
     /// Since boot: not to be refreshed before.
     hold_until: Duration,
+    /// By how much the wall is ahead of the boot clock, as it was when the token was judged.
+    lead: Lead,
+    /// Upstream gave it more than once.
+    same_again: bool,
+    /// The administrator wants it refreshed.
+    due_now: bool,
 }
 
 /// A remembered failure.
@@ -54,6 +77,15 @@ struct Failure {
     count: u32,
     /// Since boot: not to be tried before.
     hold_until: Duration,
+}
+
+/// What a request wants besides a token.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Wish {
+    /// Not this one: a resource has refused it.
+    pub not: Option<Digest>,
+    /// One that upstream has not kept.
+    pub bypass: bool,
 }
 
 /// What to do for one request.
@@ -67,6 +99,14 @@ pub enum Plan {
     Wait(Duration),
     /// Repeat the failure.
     Refuse(FetchError),
+}
+
+/// What a fetch is to bring, as it was when it began.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Errand {
+    /// Whether upstream is asked past its own cache.
+    pub bypass: bool,
+    generation: u64,
 }
 
 /// For `status`.
@@ -86,7 +126,7 @@ pub struct View {
 
 impl Slot {
     /// What a request does now. `patience` is the longest that it can wait.
-    pub fn plan(&mut self, now: Now, flying: bool, patience: Duration) -> Plan {
+    pub fn plan(&mut self, now: Now, flying: bool, patience: Duration, wish: Wish) -> Plan {
         self.asked = now.boot;
         self.expire(now);
         let held_off = self.held_off(now);
@@ -96,9 +136,12 @@ impl Slot {
                 _ => Plan::Wait(patience),
             };
         };
-        let remaining = held.token.remaining(now);
+        let (remaining, is_due) = (held.token.remaining(now), held.is_due(now));
         let token = Arc::clone(&held.token);
-        if remaining > held.refresh_below || (held_off && !flying) {
+        if let Some(plan) = self.grant_wish(now, &token, patience, wish) {
+            return plan;
+        }
+        if !is_due || (held_off && !flying) {
             Plan::Serve(token)
         } else if remaining < SOFT_FLOOR {
             Plan::Wait(patience.min(remaining.saturating_sub(HARD_FLOOR)))
@@ -112,13 +155,39 @@ impl Slot {
     /// Whether the sweep should fetch: due, or lost in an outage; wanted within `interest`; and not
     /// held off.
     pub fn is_due(&mut self, now: Now, interest: Duration) -> bool {
-        self.expire(now);
-        let wanted = now.boot.saturating_sub(self.asked) <= interest;
-        let due = match &self.token {
-            Some(held) => held.token.remaining(now) <= held.refresh_below,
-            None => self.had_token,
-        };
-        wanted && due && !self.held_off(now)
+        self.needs_fetch(now, interest) && !self.held_off(now)
+    }
+
+    /// How long until a fetch that failed is to be tried again without a request; `None` where none
+    /// is needed.
+    pub fn retry_in(&mut self, now: Now, interest: Duration) -> Option<Duration> {
+        (self.failure.is_some() && self.needs_fetch(now, interest))
+            .then(|| self.hold_until().saturating_sub(now.boot))
+    }
+
+    /// What is left of the token, or nothing: who has least comes first.
+    pub fn remaining(&self, now: Now) -> Duration {
+        self.token
+            .as_ref()
+            .map_or(Duration::ZERO, |held| held.token.remaining(now))
+    }
+
+    /// What a fetch that begins now is to bring.
+    pub fn errand(&self, now: Now) -> Errand {
+        let kept_too_long = self
+            .token
+            .as_ref()
+            .is_some_and(|held| held.same_again && held.token.remaining(now) < LITTLE_LEFT);
+        Errand {
+            bypass: (self.refused.is_some() || self.bypass_wanted || kept_too_long)
+                && self.may_bypass(now),
+            generation: self.generation,
+        }
+    }
+
+    /// Whether what the fetch brings is still of use.
+    pub fn expects(&self, errand: Errand) -> bool {
+        errand.generation == self.generation
     }
 
     /// The token, if it may still be handed out.
@@ -128,10 +197,37 @@ impl Slot {
     }
 
     /// Takes what a fetch brought. `jitter` is between 0.9 and 1.1.
-    pub fn land(&mut self, result: Result<AccessToken, FetchError>, now: Now, jitter: f64) {
+    pub fn land(
+        &mut self,
+        errand: Errand,
+        result: Result<AccessToken, FetchError>,
+        now: Now,
+        jitter: f64,
+    ) {
+        if errand.bypass {
+            self.note_bypass(result.as_ref().err(), now);
+        }
         match result {
-            Ok(token) => self.land_token(token, now, jitter),
+            Ok(token) => self.land_token(token, errand, now, jitter),
             Err(error) => self.land_failure(error, now, jitter),
+        }
+    }
+
+    /// Drops everything; what a fetch under way brings is of no use any more.
+    pub fn flush(&mut self) {
+        self.token = None;
+        self.failure = None;
+        self.refused = None;
+        self.bypass_wanted = false;
+        self.generation += 1;
+    }
+
+    /// Makes the token due at once, whatever held it off.
+    pub fn refresh(&mut self) {
+        self.failure = None;
+        if let Some(held) = &mut self.token {
+            held.due_now = true;
+            held.hold_until = Duration::ZERO;
         }
     }
 
@@ -139,7 +235,11 @@ impl Slot {
     pub fn view(&mut self, now: Now) -> View {
         let token = self.token(now);
         let refresh_in = self.token.as_ref().map(|held| {
-            let due = held.token.remaining(now).saturating_sub(held.refresh_below);
+            let due = if held.is_due(now) {
+                Duration::ZERO
+            } else {
+                held.token.remaining(now).saturating_sub(held.refresh_below)
+            };
             due.max(self.hold_until().saturating_sub(now.boot))
         });
         let failure = self.failure.as_ref().map(|failure| failure.error.clone());
@@ -152,30 +252,74 @@ impl Slot {
         }
     }
 
+    /// A wish that upstream can still be asked for. Who knows that the token is of no use gets none
+    /// rather than that one; who only wants a new one gets what there is in the end.
+    fn grant_wish(
+        &mut self,
+        now: Now,
+        token: &AccessToken,
+        patience: Duration,
+        wish: Wish,
+    ) -> Option<Plan> {
+        let refused = wish.not == Some(token.digest());
+        if !(refused || wish.bypass) || !self.may_bypass(now) {
+            return None;
+        }
+        if refused && let Some(failure) = self.failure.as_ref().filter(|_| self.held_off(now)) {
+            return Some(Plan::Refuse(failure.shifted(now)));
+        }
+        self.bypass_wanted |= wish.bypass;
+        if refused {
+            self.refused = wish.not;
+            return Some(Plan::Wait(patience));
+        }
+        let usable = token.remaining(now).saturating_sub(HARD_FLOOR);
+        Some(Plan::Wait(patience.min(usable)))
+    }
+
+    /// Where upstream does not work it was not asked past its cache, and will be. Where it refused,
+    /// it may have been because of that: the next fetch goes without.
+    fn note_bypass(&mut self, failure: Option<&FetchError>, now: Now) {
+        self.bypass_wanted = false;
+        if failure.is_none_or(|error| !error.class.is_outage()) {
+            self.bypassed = Some(now.boot);
+        }
+        if failure.is_some_and(|error| !error.class.is_outage()) {
+            self.refused = None;
+        }
+    }
+
+    fn may_bypass(&self, now: Now) -> bool {
+        self.bypassed
+            .is_none_or(|at| now.boot.saturating_sub(at) >= BYPASS_GAP)
+    }
+
+    fn needs_fetch(&mut self, now: Now, interest: Duration) -> bool {
+        self.expire(now);
+        let wanted = now.boot.saturating_sub(self.asked) <= interest;
+        let due = match &self.token {
+            Some(held) => held.is_due(now),
+            None => self.had_token,
+        };
+        wanted && due
+    }
+
     /// A token never gets worse: one that ends sooner does not replace one that ends later.
-    fn land_token(&mut self, token: AccessToken, now: Now, jitter: f64) {
+    fn land_token(&mut self, token: AccessToken, errand: Errand, now: Now, jitter: f64) {
         self.failure = None;
-        let remaining = token.remaining(now);
+        self.had_token = true;
         if let Some(held) = &mut self.token
-            && remaining < held.token.remaining(now) + SAME_EXPIRY
+            && !held.gives_way(&token, self.refused, now)
         {
-            held.hold_until = now.boot + (held.token.remaining(now) / 2).max(SAME_AGAIN);
+            held.keep(now);
+            if errand.bypass {
+                // Upstream has no other: to ask again would be a loop.
+                self.refused = None;
+            }
             return;
         }
-        let lifetime = token.lifetime();
-        let half = lifetime.saturating_sub(lifetime.mul_f64(0.5 * jitter));
-        // One that is below the floor from the start is the best that upstream has.
-        let refresh_below = if lifetime > SOFT_FLOOR {
-            half.max(SOFT_FLOOR)
-        } else {
-            half
-        };
-        self.had_token = true;
-        self.token = Some(Held {
-            token: Arc::new(token),
-            refresh_below,
-            hold_until: Duration::ZERO,
-        });
+        self.refused = None;
+        self.token = Some(Held::new(token, now, jitter));
     }
 
     fn land_failure(&mut self, error: FetchError, now: Now, jitter: f64) {
@@ -183,10 +327,12 @@ impl Slot {
             .failure
             .as_ref()
             .map_or(1, |failure| failure.count.saturating_add(1));
+        // Where requests begin to wait for a better token, they are not held up for long.
+        let unhurried = self.remaining(now) > SOFT_FLOOR;
         // What upstream asked for is kept to the second.
         let hold = error
             .retry_after
-            .unwrap_or_else(|| hold(error.class, count, self.token.is_some()).mul_f64(jitter));
+            .unwrap_or_else(|| hold(error.class, count, unhurried).mul_f64(jitter));
         self.failure = Some(Failure {
             error,
             count,
@@ -222,6 +368,47 @@ impl Slot {
     }
 }
 
+impl Held {
+    fn new(token: AccessToken, now: Now, jitter: f64) -> Self {
+        let lifetime = token.lifetime();
+        let half = lifetime.saturating_sub(lifetime.mul_f64(0.5 * jitter));
+        // One that is below the floor from the start is the best that upstream has.
+        let refresh_below = if lifetime > SOFT_FLOOR {
+            half.max(SOFT_FLOOR)
+        } else {
+            half
+        };
+        Self {
+            token: Arc::new(token),
+            refresh_below,
+            hold_until: Duration::ZERO,
+            lead: Lead::of(now),
+            same_again: false,
+            due_now: false,
+        }
+    }
+
+    fn is_due(&self, now: Now) -> bool {
+        self.due_now
+            || self.token.remaining(now) <= self.refresh_below
+            || Lead::of(now).differs(self.lead)
+    }
+
+    fn gives_way(&self, to: &AccessToken, refused: Option<Digest>, now: Now) -> bool {
+        let was_refused = refused == Some(self.token.digest());
+        (was_refused && to.digest() != self.token.digest())
+            || to.remaining(now) >= self.token.remaining(now) + SAME_EXPIRY
+    }
+
+    /// Upstream had nothing better. It may by the time that half of what is left is gone.
+    fn keep(&mut self, now: Now) {
+        self.hold_until = now.boot + (self.token.remaining(now) / 2).max(SAME_AGAIN);
+        self.lead = Lead::of(now);
+        self.same_again = true;
+        self.due_now = false;
+    }
+}
+
 impl Failure {
     /// The failure as it is told to somebody who asks now: with what is left of the wait.
     fn shifted(&self, now: Now) -> FetchError {
@@ -232,26 +419,25 @@ impl Failure {
     }
 }
 
-/// How long a failure is remembered: `docs/architecture.md` has the table.
-///
-/// Beside a valid token the gap doubles with each failure, because nobody waits for the refresh.
-fn hold(class: Class, count: u32, has_token: bool) -> Duration {
-    let base = Duration::from_secs(match class {
-        Class::Down | Class::Busy | Class::Deadline => 1,
-        Class::Broken | Class::Server => 2,
-        Class::Hostile | Class::StaleKey => 5,
-        Class::Challenge
-        | Class::KeyDenied
-        | Class::Upgrading
-        | Class::Garbage
-        | Class::Throttled => 10,
-        Class::Refused | Class::UnknownIdentity => 30,
-        Class::Permanent => 60,
-    });
-    if has_token {
-        base.max((base * 2_u32.saturating_pow(count.min(6) - 1)).min(REFRESH_GAP))
-    } else {
-        base
+/// By how much the wall clock is ahead of the boot clock. It only changes when somebody sets the
+/// wall clock, or the machine was restored from a snapshot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Lead {
+    ahead: Duration,
+    behind: Duration,
+}
+
+impl Lead {
+    fn of(now: Now) -> Self {
+        Self {
+            ahead: now.wall.saturating_sub(now.boot),
+            behind: now.boot.saturating_sub(now.wall),
+        }
+    }
+
+    fn differs(self, other: Self) -> bool {
+        let step = self.ahead.abs_diff(other.ahead) + self.behind.abs_diff(other.behind);
+        step > STEP
     }
 }
 

@@ -13,10 +13,10 @@ use crate::audit::{self, AuditLog};
 use crate::cache::{Report, TokenCache};
 use crate::clock::{Clock, Now};
 use crate::gate::Gate;
-use crate::retry;
 use crate::rules::Rules;
 use crate::slot::HARD_FLOOR;
 use crate::token::Class;
+use crate::turns::Turns;
 use crate::upstream::{Record, Upstream};
 
 /// Reads the state of every part when it is asked; keeps none of its own.
@@ -28,6 +28,8 @@ pub struct StatusBoard {
     pub started: Now,
     /// Where tokens come from.
     pub upstream: Arc<Upstream>,
+    /// When it may be asked.
+    pub turns: Arc<Turns>,
     /// Where tokens are.
     pub tokens: TokenCache<Arc<Upstream>>,
     /// Who may have what.
@@ -63,7 +65,7 @@ impl StatusBoard {
         let now = self.clock.now();
         let (reports, record) = (self.tokens.reports(), self.upstream.record());
         let (health, reasons) = self.judge(&reports, &record);
-        let (sequence, error) = self.audit.state();
+        let (turns, (sequence, error)) = (self.turns.view(), self.audit.state());
         let budget = |report: &Report| {
             let token = report.view.token.as_ref().filter(|_| report.wanted)?;
             Some(token.remaining(now).saturating_sub(HARD_FLOOR).as_secs())
@@ -84,6 +86,8 @@ impl StatusBoard {
                 last_failure_at: record.last_failure.as_ref().map(|(at, _)| *at),
                 last_failure: record.last_failure.map(|(_, what)| what),
                 token_requests: record.token_requests,
+                failures_in_a_row: turns.failures,
+                asked_again_in_seconds: turns.shut_for.map(whole_seconds),
             },
             policy: self.rules.borrow().status(&self.policy_dir),
             audit: AuditStatus {
@@ -130,8 +134,7 @@ impl StatusBoard {
         match (record.last_success_at, &record.last_failure) {
             (None, None) => found.push((Health::Starting, "HIMDS has not answered yet".to_owned())),
             (None, Some((_, what))) => {
-                let booting = retry::is_booting(self.clock.now(), false);
-                let health = if booting {
+                let health = if self.turns.is_booting() {
                     Health::Starting
                 } else {
                     Health::Degraded
@@ -144,6 +147,11 @@ impl StatusBoard {
         let worst = found.first().map_or(Health::Healthy, |(health, _)| *health);
         (worst, found.into_iter().map(|(_, reason)| reason).collect())
     }
+}
+
+/// Rounded up: what is about to happen is not over.
+fn whole_seconds(left: Duration) -> u64 {
+    left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 /// The worst first.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::clock::Now;
-use crate::digest::sha256;
+use crate::digest::Digest;
 
 /// Bytes of a token's digest in audit records.
 const DIGEST_BYTES: usize = 6;
@@ -28,15 +28,30 @@ pub struct Key {
     pub resource: Resource,
 }
 
+/// What upstream is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// Whose token, and for what.
+    pub key: Key,
+    /// Not the one that upstream keeps, but a new one. Agents before 1.66 ignore it.
+    pub bypass: bool,
+}
+
 /// Where tokens come from: the one trait of the broker's flow.
 pub trait TokenSource: Send + Sync + 'static {
     /// One attempt. Retries are the cache's affair.
-    fn fetch(&self, key: &Key) -> impl Future<Output = Result<AccessToken, FetchError>> + Send;
+    fn fetch(
+        &self,
+        wanted: &Wanted,
+    ) -> impl Future<Output = Result<AccessToken, FetchError>> + Send;
 }
 
 impl<T: TokenSource> TokenSource for Arc<T> {
-    fn fetch(&self, key: &Key) -> impl Future<Output = Result<AccessToken, FetchError>> + Send {
-        T::fetch(self, key)
+    fn fetch(
+        &self,
+        wanted: &Wanted,
+    ) -> impl Future<Output = Result<AccessToken, FetchError>> + Send {
+        T::fetch(self, wanted)
     }
 }
 
@@ -65,16 +80,19 @@ pub struct AccessToken {
     lifetime: Duration,
     expires_on: u64,
     claims: Claims,
-    digest: Arc<str>,
+    digest: Digest,
+    digest_text: Arc<str>,
 }
 
-/// The few claims that are of use to us. They are read without trust: nothing is decided on them.
+/// The few claims that are of use to us. They are read without trust: no access is decided on them.
 #[derive(Debug, Default, Deserialize)]
 pub struct Claims {
     /// Unique id of the token, under which Entra logs its use.
     pub uti: Option<String>,
     /// Tenant.
     pub tid: Option<String>,
+    /// The identity, as Entra knows it.
+    pub oid: Option<String>,
     /// Audience.
     pub aud: Option<String>,
     /// Unix seconds.
@@ -99,7 +117,7 @@ impl AccessToken {
             boot: now.boot.checked_add(lifetime)?,
         };
         let (head, tail) = encode(issue, resource);
-        let digest = sha256(issue.access_token.reveal().as_bytes(), DIGEST_BYTES);
+        let digest = Digest::of(issue.access_token.reveal().as_bytes());
         (!lifetime.is_zero()).then_some(Self {
             head,
             tail,
@@ -107,7 +125,8 @@ impl AccessToken {
             lifetime,
             expires_on: issue.expires_on,
             claims,
-            digest: digest.into(),
+            digest,
+            digest_text: digest.hex(DIGEST_BYTES).into(),
         })
     }
 
@@ -132,9 +151,14 @@ impl AccessToken {
         &self.claims
     }
 
-    /// First 12 hex digits of the SHA-256 of the token.
-    pub fn digest(&self) -> &Arc<str> {
-        &self.digest
+    /// The SHA-256 of the token.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Its first 12 hex digits.
+    pub fn digest_text(&self) -> &Arc<str> {
+        &self.digest_text
     }
 
     /// The answer in three parts, of which only the middle one is made now.
@@ -152,7 +176,7 @@ impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessToken")
             .field("expires_on", &self.expires_on)
-            .field("digest", &self.digest)
+            .field("digest", &self.digest_text)
             .finish_non_exhaustive()
     }
 }
@@ -267,6 +291,29 @@ pub enum Class {
     Busy,
     /// It took longer than a client can wait.
     Deadline,
+}
+
+impl Class {
+    /// Whether it says that upstream could not be asked at all, and nothing of what it was asked.
+    pub fn is_outage(self) -> bool {
+        match self {
+            Self::Down
+            | Self::Hostile
+            | Self::Broken
+            | Self::Server
+            | Self::Upgrading
+            | Self::Throttled
+            | Self::Busy
+            | Self::Deadline => true,
+            Self::StaleKey
+            | Self::Challenge
+            | Self::KeyDenied
+            | Self::Permanent
+            | Self::UnknownIdentity
+            | Self::Refused
+            | Self::Garbage => false,
+        }
+    }
 }
 
 #[cfg(test)]

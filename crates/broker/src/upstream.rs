@@ -13,14 +13,13 @@ use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::challenge::{ChallengeError, KeyFiles};
 use crate::clock::Clock;
 use crate::dial::{Connector, DialError};
 use crate::issue::{Complaint, IssueError, decode};
 use crate::link::Link;
-use crate::token::{AccessToken, Class, FetchError, Key, TokenSource};
+use crate::token::{AccessToken, Class, FetchError, Key, TokenSource, Wanted};
 
 /// The one api-version that every agent in use knows.
 const API_VERSION: &str = "2020-06-01";
@@ -52,8 +51,6 @@ pub struct Options {
     pub owners: Vec<u32>,
     /// Where it puts key files.
     pub keys: KeyFiles,
-    /// Conversations at one time.
-    pub conversations: usize,
 }
 
 /// HIMDS, through whatever makes connections to it.
@@ -62,9 +59,6 @@ pub struct Upstream {
     options: Options,
     connector: Connector,
     clock: Clock,
-    conversations: Semaphore,
-    /// Since boot: a 429 is about all requests, and none is sent before.
-    quiet_until: Mutex<Duration>,
     record: Mutex<Record>,
 }
 
@@ -112,24 +106,15 @@ pub enum UpstreamError {
     /// The token is of no use.
     #[error("HIMDS gave a token that has already expired: compare the clocks")]
     Expired,
-    /// It throttled another request.
-    #[error("HIMDS was not asked: it wants no request for another {} s", .0.as_secs())]
-    Quiet(Duration),
-    /// The daemon ends.
-    #[error("the broker is stopping")]
-    Stopping,
 }
 
 impl Upstream {
     /// Nothing is sent until something is asked for.
     pub fn new(options: Options, connector: Connector, clock: Clock) -> Self {
-        let conversations = Semaphore::new(options.conversations);
         Self {
             options,
             connector,
             clock,
-            conversations,
-            quiet_until: Mutex::default(),
             record: Mutex::default(),
         }
     }
@@ -151,7 +136,6 @@ impl Upstream {
     /// As for a token; the owner of the socket is checked here as well.
     pub async fn document(&self, path: &str) -> Result<Bytes, FetchError> {
         let result = async {
-            let _permit = self.admit().await?;
             let mut link = self.dial().await?;
             let answer = link
                 .get(&format!("{path}?api-version={API_VERSION}"), None, LOCAL)
@@ -168,10 +152,9 @@ impl Upstream {
         Link::dial(&self.connector, self.options.endpoint, &self.options.owners).await
     }
 
-    async fn converse(&self, key: &Key) -> Result<AccessToken, UpstreamError> {
-        let _permit = self.admit().await?;
+    async fn converse(&self, wanted: &Wanted) -> Result<AccessToken, UpstreamError> {
         self.with_record(|record| record.token_requests += 1);
-        let target = target(key);
+        let target = target(wanted);
         let mut link = self.dial().await?;
         let challenge = link.get(&target, None, LOCAL).await?;
         match challenge.status() {
@@ -186,23 +169,9 @@ impl Upstream {
             .read(&self.options.keys.locate(challenge.headers())?)?;
         let answer = link.get(&target, Some(&authorization), REMOTE).await?;
         match answer.status() {
-            StatusCode::OK => self.accept(answer.body(), key),
+            StatusCode::OK => self.accept(answer.body(), &wanted.key),
             StatusCode::UNAUTHORIZED => Err(UpstreamError::StaleKey),
             _ => Err(refusal(&answer)),
-        }
-    }
-
-    /// Waits for a turn, unless HIMDS wants to be left alone.
-    async fn admit(&self) -> Result<SemaphorePermit<'_>, UpstreamError> {
-        let permit = self
-            .conversations
-            .acquire()
-            .await
-            .map_err(|_| UpstreamError::Stopping)?;
-        let until = *lock(&self.quiet_until);
-        match until.checked_sub(self.clock.now().boot) {
-            Some(left) if !left.is_zero() => Err(UpstreamError::Quiet(left)),
-            _ => Ok(permit),
         }
     }
 
@@ -234,18 +203,9 @@ impl Upstream {
         let now = self.clock.now();
         self.with_record(|record| match &result {
             Ok(_) => record.last_success_at = Some(now.wall.as_secs()),
-            // Nothing new: what it said when it throttled tells more.
-            Err(UpstreamError::Quiet(_)) => {}
             Err(error) => record.last_failure = Some((now.wall.as_secs(), error.to_string())),
         });
-        let result = result.map_err(FetchError::from);
-        if let Err(error) = &result
-            && error.class == Class::Throttled
-        {
-            let mut until = lock(&self.quiet_until);
-            *until = (*until).max(now.boot + error.retry_after.unwrap_or(THROTTLED));
-        }
-        result
+        result.map_err(FetchError::from)
     }
 
     fn with_record<T>(&self, f: impl FnOnce(&mut Record) -> T) -> T {
@@ -254,8 +214,8 @@ impl Upstream {
 }
 
 impl TokenSource for Upstream {
-    async fn fetch(&self, key: &Key) -> Result<AccessToken, FetchError> {
-        self.note(self.converse(key).await)
+    async fn fetch(&self, wanted: &Wanted) -> Result<AccessToken, FetchError> {
+        self.note(self.converse(wanted).await)
     }
 }
 
@@ -267,12 +227,11 @@ impl UpstreamError {
             Self::Dial(DialError::TooLarge { .. }) | Self::Issue(_) | Self::Expired => {
                 Class::Garbage
             }
-            Self::Dial(_) | Self::Stopping => Class::Broken,
+            Self::Dial(_) => Class::Broken,
             Self::Challenge(ChallengeError::Denied) => Class::KeyDenied,
             Self::Unchallenged(_) | Self::Challenge(_) => Class::Challenge,
             Self::StaleKey => Class::StaleKey,
             Self::Status { status, code, .. } => status_class(*status, code),
-            Self::Quiet(_) => Class::Throttled,
         }
     }
 }
@@ -280,22 +239,19 @@ impl UpstreamError {
 impl From<UpstreamError> for FetchError {
     fn from(error: UpstreamError) -> Self {
         let mut fetch = Self::new(error.class(), error.to_string());
-        match error {
-            UpstreamError::Status {
-                words, retry_after, ..
-            } => {
-                fetch.retry_after =
-                    retry_after.or((fetch.class == Class::Throttled).then_some(THROTTLED));
-                fetch.upstream = (!words.is_empty()).then(|| words.into());
-            }
-            UpstreamError::Quiet(left) => fetch.retry_after = Some(left),
-            _ => {}
+        if let UpstreamError::Status {
+            words, retry_after, ..
+        } = error
+        {
+            fetch.retry_after =
+                retry_after.or((fetch.class == Class::Throttled).then_some(THROTTLED));
+            fetch.upstream = (!words.is_empty()).then(|| words.into());
         }
         fetch
     }
 }
 
-/// A panic elsewhere leaves both as they were: every change is a single assignment.
+/// A panic elsewhere leaves it as it was: every change is a single assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -340,7 +296,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// Path and query of a token request. HIMDS ignores `mi_res_id` in silence, so that a resource id
 /// always goes as `msi_res_id`.
-fn target(key: &Key) -> String {
+fn target(Wanted { key, bypass }: &Wanted) -> String {
     let encode = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
     let selector = match &key.identity {
         Identity::System => String::new(),
@@ -348,8 +304,9 @@ fn target(key: &Key) -> String {
         Identity::ObjectId(id) => format!("&object_id={}", encode(&id.to_string())),
         Identity::ResourceId(id) => format!("&msi_res_id={}", encode(id.as_str())),
     };
+    let bypass = if *bypass { "&bypass_cache=true" } else { "" };
     format!(
-        "{TOKEN}?api-version={API_VERSION}&resource={}{selector}",
+        "{TOKEN}?api-version={API_VERSION}&resource={}{selector}{bypass}",
         encode(key.resource.as_str())
     )
 }

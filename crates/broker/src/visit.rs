@@ -85,12 +85,13 @@ impl<'a> Visit<'a> {
             cache: acquired.map(|acquired| match acquired.from {
                 From::Cache => "cache",
                 From::Fetch => "fetch",
+                From::Stale => "stale",
             }),
             took: self.clock.now().boot.saturating_sub(self.began),
             token: acquired.map(|acquired| TokenFacts {
                 expires_on: acquired.token.expires_on(),
                 uti: acquired.token.claims().uti.as_deref(),
-                sha256: acquired.token.digest(),
+                sha256: acquired.token.digest_text(),
             }),
         }
     }

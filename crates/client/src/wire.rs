@@ -43,6 +43,10 @@ pub mod path {
     pub const HEALTH: &str = "/v1/health";
     /// Everything about the daemon (admin socket).
     pub const STATUS: &str = "/v1/status";
+    /// Drops tokens (admin socket, POST).
+    pub const FLUSH: &str = "/v1/flush";
+    /// Refreshes tokens now (admin socket, POST).
+    pub const REFRESH: &str = "/v1/refresh";
 }
 
 /// A token, in the one shape that every known SDK accepts.
@@ -153,6 +157,15 @@ pub struct HealthAnswer {
     pub health: Health,
 }
 
+/// The answer to [`path::FLUSH`] and [`path::REFRESH`].
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TokensAnswer {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// How many tokens were dropped, or are refreshed.
+    pub tokens: usize,
+}
+
 /// The answer to [`path::STATUS`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StatusAnswer {
@@ -201,6 +214,12 @@ pub struct UpstreamStatus {
     pub last_failure: Option<String>,
     /// Tokens asked for since the start.
     pub token_requests: u64,
+    /// Failures in a row, when they are so many that it is only tried from time to time.
+    #[serde(default)]
+    pub failures_in_a_row: Option<u32>,
+    /// Seconds until it is asked again, when it is left alone.
+    #[serde(default)]
+    pub asked_again_in_seconds: Option<u64>,
 }
 
 /// The rules in force.

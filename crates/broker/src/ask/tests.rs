@@ -23,7 +23,7 @@ fn get(query: &str) -> Parts {
 
 fn ask(query: &str) -> Result<Ask, Malformed> {
     let head = get(&format!("{VERSION}&{query}"));
-    check_frame(&head)?;
+    check_frame(&head, "GET")?;
     Ask::parse(check_metadata(&head)?, Cloud::Public)
 }
 
@@ -185,7 +185,7 @@ fn b23_what_means_nothing_to_us_is_ignored() {
 
 #[test]
 fn b08_b11_a_request_is_a_get_without_a_body() {
-    let check = |method, headers: &[_]| check_frame(&head(method, PATH, headers));
+    let check = |method, headers: &[_]| check_frame(&head(method, PATH, headers), "GET");
     assert!(
         check(
             "GET",
@@ -202,7 +202,10 @@ fn b08_b11_a_request_is_a_get_without_a_body() {
     assert!(check("GET", &[("host", "h"), ("content-length", "0")]).is_ok());
     for method in ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"] {
         assert!(
-            matches!(check(method, &[("host", "h")]), Err(Malformed::Method)),
+            matches!(
+                check(method, &[("host", "h")]),
+                Err(Malformed::Method("GET"))
+            ),
             "{method}"
         );
     }
@@ -225,5 +228,5 @@ fn b08_b11_a_request_is_a_get_without_a_body() {
 fn older_http_is_refused() {
     let mut head = get(VERSION);
     head.version = Version::HTTP_10;
-    assert!(matches!(check_frame(&head), Err(Malformed::Version)));
+    assert!(matches!(check_frame(&head, "GET"), Err(Malformed::Version)));
 }

@@ -14,10 +14,11 @@ fn answer(status: u16, retry_after: Option<&str>, body: &'static str) -> FetchEr
 fn the_request_names_exactly_what_is_asked_for() {
     let resource = Resource::parse("https://vault.azure.net", Cloud::Public).unwrap();
     let target = |identity: Identity| {
-        target(&Key {
+        let key = Key {
             identity,
             resource: resource.clone(),
-        })
+        };
+        target(&Wanted { key, bypass: false })
     };
     let plain = "/metadata/identity/oauth2/token?api-version=2020-06-01&resource=https%3A%2F%2Fvault.azure.net";
     assert_eq!(target(Identity::System), plain);
