@@ -394,10 +394,11 @@ impl Held {
             || Lead::of(now).differs(self.lead)
     }
 
+    /// The same token again is never better: were the wall clock set back, it would seem so.
     fn gives_way(&self, to: &AccessToken, refused: Option<Digest>, now: Now) -> bool {
         let was_refused = refused == Some(self.token.digest());
-        (was_refused && to.digest() != self.token.digest())
-            || to.remaining(now) >= self.token.remaining(now) + SAME_EXPIRY
+        to.digest() != self.token.digest()
+            && (was_refused || to.remaining(now) >= self.token.remaining(now) + SAME_EXPIRY)
     }
 
     /// Upstream had nothing better. It may by the time that half of what is left is gone.

@@ -92,6 +92,16 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Drop the broker's tokens: the next request gets a new one (needs root)
+    Flush {
+        /// Only those for this resource: a URI, or a short name
+        resource: Option<String>,
+    },
+    /// Have the broker's tokens refreshed now; the old ones are served meanwhile (needs root)
+    Refresh {
+        /// Only those for this resource: a URI, or a short name
+        resource: Option<String>,
+    },
     /// Try it all without Azure: a simulator of HIMDS and a broker in a temporary directory
     Demo {
         /// End by itself instead of waiting for Ctrl-C

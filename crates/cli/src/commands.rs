@@ -4,6 +4,7 @@ pub(crate) mod beneath;
 pub(crate) mod demo;
 mod status;
 mod token;
+mod tokens;
 mod whoami;
 
 use tokio::runtime::Builder;
@@ -28,6 +29,12 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Token(token) => runtime.block_on(token::run(&sockets.tokens(), &token)),
         Command::Whoami { json } => runtime.block_on(whoami::run(&sockets.tokens(), json)),
         Command::Status { json } => runtime.block_on(status::run(&sockets.admin(), json)),
+        Command::Flush { resource } => {
+            runtime.block_on(tokens::flush(&sockets.admin(), resource.as_deref()))
+        }
+        Command::Refresh { resource } => {
+            runtime.block_on(tokens::refresh(&sockets.admin(), resource.as_deref()))
+        }
         Command::Demo { once } => runtime.block_on(demo::run(once)),
         Command::Beneath {
             parent,

@@ -195,6 +195,12 @@ fn hides(c: char) -> bool {
 /// Characters; the broker's longest texts are far below.
 const LONGEST_LINE: usize = 4000;
 
+/// `1 token`, `2 tokens`
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

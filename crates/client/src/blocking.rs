@@ -6,7 +6,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{
     AccessToken, Error, Owner, TokenRequest,
-    wire::{HealthAnswer, StatusAnswer, WhoamiAnswer},
+    wire::{HealthAnswer, StatusAnswer, TokensAnswer, WhoamiAnswer},
 };
 
 /// A client of one socket, with a small runtime of its own that runs on the caller's thread.
@@ -67,6 +67,16 @@ impl Client {
     /// As [`crate::Client::status`].
     pub fn status(&self) -> Result<StatusAnswer, Error> {
         self.run(self.inner.status())
+    }
+
+    /// As [`crate::Client::flush`].
+    pub fn flush(&self, resource: Option<&str>) -> Result<TokensAnswer, Error> {
+        self.run(self.inner.flush(resource))
+    }
+
+    /// As [`crate::Client::refresh`].
+    pub fn refresh(&self, resource: Option<&str>) -> Result<TokensAnswer, Error> {
+        self.run(self.inner.refresh(resource))
     }
 
     fn around(inner: crate::Client) -> Result<Self, Error> {

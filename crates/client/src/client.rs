@@ -10,10 +10,11 @@ use std::{
 use crate::{
     AccessToken, Error, TokenRequest,
     connect::{OWNER_VARIABLE, Owner},
+    token::command_target,
     transport::Transport,
     wire::{
         DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET, HealthAnswer, SCHEMA, StatusAnswer,
-        TokenAnswer, WhoamiAnswer, path,
+        TokenAnswer, TokensAnswer, WhoamiAnswer, path,
     },
 };
 
@@ -97,6 +98,25 @@ impl Client {
     /// Everything about the broker; answered on the admin socket only.
     pub async fn status(&self) -> Result<StatusAnswer, Error> {
         let answer: StatusAnswer = self.transport.get(path::STATUS).await?;
+        understood(answer.schema).map(|()| answer)
+    }
+
+    /// Drops the broker's tokens for a resource, or all; answered on the admin socket only.
+    ///
+    /// The next request gets a new one, though HIMDS may give the one that it keeps itself.
+    pub async fn flush(&self, resource: Option<&str>) -> Result<TokensAnswer, Error> {
+        self.command(path::FLUSH, resource).await
+    }
+
+    /// Has the broker's tokens for a resource, or all, refreshed now; answered on the admin socket
+    /// only. The old ones are served until the new ones are there.
+    pub async fn refresh(&self, resource: Option<&str>) -> Result<TokensAnswer, Error> {
+        self.command(path::REFRESH, resource).await
+    }
+
+    async fn command(&self, path: &str, resource: Option<&str>) -> Result<TokensAnswer, Error> {
+        let target = command_target(path, resource)?;
+        let answer: TokensAnswer = self.transport.post(&target).await?;
         understood(answer.schema).map(|()| answer)
     }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     Error, Secret,
     wire::{API_VERSION, MAX_RESOURCE, TokenAnswer, path},
@@ -12,6 +14,8 @@ use crate::{
 pub struct TokenRequest {
     resource: String,
     identity: Identity,
+    /// Hex digits of the SHA-256 of a token.
+    refused: Option<String>,
 }
 
 impl TokenRequest {
@@ -23,6 +27,7 @@ impl TokenRequest {
         Self {
             resource: resource.into(),
             identity: Identity::Default,
+            refused: None,
         }
     }
 
@@ -32,14 +37,25 @@ impl TokenRequest {
         Self { identity, ..self }
     }
 
+    /// Ask for another token than this one, which a resource has refused although it has not
+    /// expired. The broker fetches a new one, once for all who hold the same.
+    #[must_use]
+    pub fn instead_of(self, refused: &AccessToken) -> Self {
+        let digest = Sha256::digest(refused.secret.reveal().as_bytes());
+        let hex = digest.iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        Self {
+            refused: Some(hex),
+            ..self
+        }
+    }
+
     /// Path and query.
     pub(crate) fn target(&self) -> Result<String, Error> {
-        if self.resource.is_empty() {
-            return Err(Error::bad_request("a resource is needed, such as keyvault"));
-        }
-        if self.resource.len() > MAX_RESOURCE {
-            return Err(Error::bad_request("a resource has at most 256 bytes"));
-        }
+        check(&self.resource)?;
         let mut target = format!("{}?api-version={API_VERSION}", path::TOKEN);
         push_parameter(&mut target, "resource", &self.resource);
         if let Some((key, value)) = self.identity.parameter() {
@@ -48,8 +64,32 @@ impl TokenRequest {
             }
             push_parameter(&mut target, key, value);
         }
+        if let Some(refused) = &self.refused {
+            push_parameter(&mut target, "token_sha256_to_refresh", refused);
+        }
         Ok(target)
     }
+}
+
+/// Path and query of a command about the tokens for one resource, or about all.
+pub(crate) fn command_target(path: &str, resource: Option<&str>) -> Result<String, Error> {
+    let mut target = path.to_owned();
+    if let Some(resource) = resource {
+        check(resource)?;
+        target.push_str("?resource=");
+        push_encoded(&mut target, resource);
+    }
+    Ok(target)
+}
+
+fn check(resource: &str) -> Result<(), Error> {
+    if resource.is_empty() {
+        return Err(Error::bad_request("a resource is needed, such as keyvault"));
+    }
+    if resource.len() > MAX_RESOURCE {
+        return Err(Error::bad_request("a resource has at most 256 bytes"));
+    }
+    Ok(())
 }
 
 impl From<&str> for TokenRequest {
@@ -132,11 +172,15 @@ impl TryFrom<TokenAnswer> for AccessToken {
     }
 }
 
-/// Percent-encodes all but the unreserved characters of RFC 3986.
 fn push_parameter(target: &mut String, key: &str, value: &str) {
     target.push('&');
     target.push_str(key);
     target.push('=');
+    push_encoded(target, value);
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986.
+fn push_encoded(target: &mut String, value: &str) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             target.push(char::from(byte));
@@ -167,6 +211,21 @@ mod tests {
             client_id: None,
             expires_on: "1700000000".into(),
         }
+    }
+
+    #[test]
+    fn b20_a_refused_token_is_named_by_its_digest_and_not_sent() {
+        let refused = AccessToken::try_from(TokenAnswer {
+            access_token: Secret::from("test_token".to_owned()),
+            ..answer()
+        });
+        let request = TokenRequest::new("arm").instead_of(&refused.unwrap());
+        // The vector of Microsoft's specification.
+        let digest = "cc0af97287543b65da2c7e1476426021826cab166f1e063ed012b855ff819656";
+        assert_eq!(
+            request.target().unwrap(),
+            format!("{START}&resource=arm&token_sha256_to_refresh={digest}")
+        );
     }
 
     #[test]

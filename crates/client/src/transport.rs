@@ -1,4 +1,4 @@
-//! One GET over the socket: within a deadline, with a bounded answer, typed when it fails.
+//! One request over the socket: within a deadline, with a bounded answer, typed when it fails.
 
 use std::{
     error::Error as StdError, io, iter, os::unix::ffi::OsStrExt, path::Path, sync::Arc,
@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Body as _, Incoming},
     header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
@@ -68,16 +68,25 @@ impl Transport {
 
     /// `target` is a path and query of visible ASCII.
     pub(crate) async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
-        tokio::time::timeout(self.deadline, self.exchange(target))
+        self.send(&Method::GET, target).await
+    }
+
+    /// The same for a command; like a GET, it may arrive twice.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
+        self.send(&Method::POST, target).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, method: &Method, target: &str) -> Result<T, Error> {
+        tokio::time::timeout(self.deadline, self.exchange(method, target))
             .await
             .unwrap_or(Err(Error::TooSlow(self.deadline)))?
             .decode()
     }
 
-    async fn exchange(&self, target: &str) -> Result<Answer, Error> {
+    async fn exchange(&self, method: &Method, target: &str) -> Result<Answer, Error> {
         let uri = self.address(target)?;
-        let response = match self.kept.request(get(uri.clone())).await {
-            Err(error) if hung_up(&error) => self.fresh.request(get(uri)).await,
+        let response = match self.kept.request(request(method, uri.clone())).await {
+            Err(error) if hung_up(&error) => self.fresh.request(request(method, uri)).await,
             done => done,
         };
         Answer::read(response.map_err(|error| self.failure(&error))?).await
@@ -193,8 +202,9 @@ impl Answer {
     }
 }
 
-fn get(uri: hyper::Uri) -> Request<Empty<Bytes>> {
+fn request(method: &Method, uri: hyper::Uri) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
+    *request.method_mut() = method.clone();
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
     // The authority of the address is the encoded path of the socket: not a name to send.

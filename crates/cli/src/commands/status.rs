@@ -9,7 +9,7 @@ use crate::{
     clock,
     duration::{ago, human},
     exit::{Exit, Failure},
-    output::{self, Page, Tone},
+    output::{self, Page, Tone, counted},
 };
 
 pub(super) async fn run(client: &Client, json: bool) -> Result<Exit, Failure> {
@@ -86,6 +86,13 @@ fn upstream(page: &mut Page, upstream: &UpstreamStatus, now: u64) {
                 counted(upstream.token_requests, "token request")
             ),
         );
+    if let Some(left) = upstream.asked_again_in_seconds {
+        let why = match upstream.failures_in_a_row {
+            Some(failures) => format!("after {failures} failures in a row it"),
+            None => "it wants to be left alone, and".to_owned(),
+        };
+        page.field("", &format!("{why} is asked again in {left} s"));
+    }
     if let Some(at) = upstream.last_failure_at {
         let what = upstream
             .last_failure
@@ -165,11 +172,6 @@ fn row(token: &TokenStatus) -> [String; 6] {
     ]
 }
 
-fn counted(number: u64, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{plural}")
-}
-
 #[cfg(test)]
 mod tests {
     use arcbroker_client::wire::{ConnectionCounts, RequestCounts, SCHEMA};
@@ -195,6 +197,8 @@ mod tests {
                 last_failure_at: Some(NOW - 12),
                 last_failure: Some("connection refused".into()),
                 token_requests: 7,
+                failures_in_a_row: Some(9),
+                asked_again_in_seconds: Some(12),
             },
             policy: PolicyStatus {
                 dir: "/etc/arcbroker/policy.d".into(),
@@ -249,6 +253,7 @@ degraded   arcbrokerd 0.1.0, pid 4312, up 3 h 12 min
 
 Upstream   himds at http://127.0.0.1:40342
            last answer 4 min ago, 7 token requests since the start
+           after 9 failures in a row it is asked again in 12 s
            last failure 12 s ago: connection refused
            every wanted token outlives an outage of 5 h 33 min
 Policy     4 rules of /etc/arcbroker/policy.d, hash 1a2b3c4d5e6f, read 3 h 12 min ago

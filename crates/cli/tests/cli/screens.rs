@@ -1,4 +1,4 @@
-//! `arcbroker whoami` and `arcbroker status`
+//! `arcbroker whoami`, `status`, `flush` and `refresh`
 
 use serde_json::Value;
 
@@ -73,4 +73,37 @@ fn no_failure_of_status_looks_like_a_health() {
     ] {
         assert_eq!(Broker::answering(vec![answer]).run("status").code, 4);
     }
+}
+
+#[test]
+fn flush_and_refresh_tell_how_many_tokens_they_are_about() {
+    let tokens = |number| answer(200, "", &format!(r#"{{"schema":1,"tokens":{number}}}"#));
+    for (line, number, told, request) in [
+        ("flush", 2, "2 tokens dropped\n", "POST /v1/flush HTTP/1.1"),
+        (
+            "flush https://x/",
+            1,
+            "1 token dropped\n",
+            "POST /v1/flush?resource=https%3A%2F%2Fx%2F HTTP/1.1",
+        ),
+        (
+            "refresh keyvault",
+            0,
+            "0 tokens asked for anew\n",
+            "POST /v1/refresh?resource=keyvault HTTP/1.1",
+        ),
+    ] {
+        let broker = Broker::answering(vec![tokens(number)]);
+        let ran = broker.run(line);
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (0, told),
+            "{line}: {ran:?}"
+        );
+        let head = &broker.requests()[0];
+        assert!(head.starts_with(&format!("{request}\r\n")), "{head}");
+    }
+    let ran = Broker::answering(vec![refusal(400, "", "no such name")]).run("flush keyvlt");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("no such name"), "{ran:?}");
 }
