@@ -352,8 +352,13 @@ impl<S: TokenSource> Shared<S> {
         tokio::spawn(async move {
             let told = shared.fly(&key, &entry, &urgency).await;
             lock(&shared.flying).remove(&key);
+            let landed = told.is_ok();
             tell.send_replace(Some(told));
-            shared.retry(&key, &entry).await;
+            if !landed {
+                shared.retry(&key, &entry).await;
+            } else if shared.fetcher.turns.take_recovery() {
+                shared.sweep();
+            }
         });
     }
 
@@ -411,15 +416,18 @@ impl<S: TokenSource> Shared<S> {
     }
 
     fn sweep(self: &Arc<Self>) {
-        if self.fetcher.turns.check().is_err() {
-            return;
-        }
         let now = self.now();
+        let is_open = self.fetcher.turns.check().is_ok();
         let mut slots: Vec<_> = self.slots.iter().collect();
         // Who has least left comes first; and always in the same order.
         slots.sort_by_cached_key(|(key, entry)| (entry.lock().slot.remaining(now), order(key)));
         for (key, entry) in slots {
-            self.take_off_if_due(&key, &entry);
+            if is_open {
+                self.take_off_if_due(&key, &entry);
+            } else if entry.lock().slot.is_due(now, self.options.interest) {
+                let shared = Arc::clone(self);
+                tokio::spawn(async move { shared.retry(&key, &entry).await });
+            }
         }
     }
 
@@ -431,7 +439,7 @@ impl<S: TokenSource> Shared<S> {
         }
     }
 
-    /// Tries again what failed, as soon as that may be done: a sweep may be half a minute away.
+    /// Tries as soon as that may be done: the next sweep may be half a minute away.
     async fn retry(self: Arc<Self>, key: &Key, entry: &Arc<Entry>) {
         while let Some(pause) = self.next_try(entry) {
             sleep(pause.max(LEAST_PAUSE)).await;

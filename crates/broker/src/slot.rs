@@ -158,10 +158,9 @@ impl Slot {
         self.needs_fetch(now, interest) && !self.held_off(now)
     }
 
-    /// How long until a fetch that failed is to be tried again without a request; `None` where none
-    /// is needed.
+    /// How long until a fetch may be tried without a request; `None` where none is needed.
     pub fn retry_in(&mut self, now: Now, interest: Duration) -> Option<Duration> {
-        (self.failure.is_some() && self.needs_fetch(now, interest))
+        self.needs_fetch(now, interest)
             .then(|| self.hold_until().saturating_sub(now.boot))
     }
 

@@ -48,6 +48,8 @@ struct State {
     quiet_until: Duration,
     /// It has worked since the start.
     seen: bool,
+    /// The breaker has closed, and nobody has looked after what was held up since.
+    recovered: bool,
 }
 
 /// Whether somebody waits for a fetch: one that began in the background can become urgent.
@@ -114,6 +116,7 @@ impl Turns {
                 why: None,
                 quiet_until: Duration::ZERO,
                 seen: false,
+                recovered: false,
             }),
         }
     }
@@ -169,6 +172,11 @@ impl Turns {
         }
     }
 
+    /// True once after each recovery: what was held up is to be looked after.
+    pub fn take_recovery(&self) -> bool {
+        std::mem::take(&mut self.lock().recovered)
+    }
+
     /// Whether upstream may simply not be up yet.
     pub fn is_booting(&self) -> bool {
         retry::is_booting(self.clock.now(), self.lock().seen)
@@ -201,6 +209,7 @@ impl Turns {
                 "upstream does not work: it is only tried from time to time"
             );
         } else {
+            state.recovered = true;
             tracing::info!("upstream works again");
         }
     }
