@@ -5,7 +5,7 @@ use std::fs;
 use himds_sim::{Authorization, Entry};
 use nix::unistd::geteuid;
 
-use crate::{Answer, World};
+use crate::{Answer, World, eventually};
 
 const TOKEN: &str = "/metadata/identity/oauth2/token";
 
@@ -19,6 +19,17 @@ impl World {
     /// Puts a fault of the simulator in force: `NAME[=VALUE][:COUNT]`.
     pub fn fault(&self, fault: &str) {
         self.simulator().set_fault(fault.parse().unwrap());
+    }
+
+    /// Waits until HIMDS gives tokens again: after failures it is left alone for a while.
+    pub async fn recover(&self) {
+        const RESOURCE: &str = "https%3A%2F%2Frecovered.example";
+        eventually("HIMDS is asked again", || async {
+            self.command(&format!("/v1/flush?resource={RESOURCE}"))
+                .await;
+            self.token(RESOURCE).await.status == 200
+        })
+        .await;
     }
 
     /// The requests for a token that the simulator was asked, in order.

@@ -210,8 +210,17 @@ impl World {
 
     /// A GET on the admin socket.
     pub async fn admin(&self, target: &str) -> Answer {
+        self.ask_admin("GET", target).await
+    }
+
+    /// A POST on the admin socket.
+    pub async fn command(&self, target: &str) -> Answer {
+        self.ask_admin("POST", target).await
+    }
+
+    async fn ask_admin(&self, method: &str, target: &str) -> Answer {
         let request =
-            format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         Answer::parse(&exchange(&self.admin_socket(), request.as_bytes()).await)
     }
 

@@ -106,6 +106,7 @@ async fn i9_no_token_and_no_key_is_in_anything_that_the_daemon_writes() {
         world
             .simulator()
             .clear_fault(fault.split('=').next().unwrap());
+        world.recover().await;
     }
     let last = world.token("https%3A%2F%2Flast.example").await;
     assert_eq!(last.status, 200, "nothing of it lasts: {last:?}");

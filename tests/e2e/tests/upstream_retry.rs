@@ -61,6 +61,7 @@ async fn u09_u10_every_attempt_has_a_challenge_and_a_key_of_its_own() {
     .enumerate()
     {
         let resource = format!("https%3A%2F%2Fcase-{number}.example");
+        world.recover().await;
         world.simulator().clear_journal();
         world.fault(fault);
         let answer = world.token(&resource).await;
@@ -106,6 +107,7 @@ async fn hu3_failures_before_the_challenge_have_their_documented_answers() {
     .enumerate()
     {
         let resource = format!("https%3A%2F%2Fcase-{number}.example");
+        world.recover().await;
         world.simulator().clear_journal();
         world.fault(fault);
         let answer = world.token(&resource).await;
