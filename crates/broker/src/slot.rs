@@ -221,9 +221,12 @@ impl Slot {
         self.generation += 1;
     }
 
-    /// Makes the token due at once, whatever held it off.
+    /// Makes the token due at once, whatever held it off, and has upstream asked past its cache:
+    /// who gives this command knows of something that is not in the tokens of before.
     pub fn refresh(&mut self) {
         self.failure = None;
+        self.bypass_wanted = true;
+        self.bypassed = None;
         if let Some(held) = &mut self.token {
             held.due_now = true;
             held.hold_until = Duration::ZERO;
@@ -308,7 +311,7 @@ impl Slot {
         self.failure = None;
         self.had_token = true;
         if let Some(held) = &mut self.token
-            && !held.gives_way(&token, self.refused, now)
+            && !held.gives_way(&token, errand.bypass, self.refused, now)
         {
             held.keep(now);
             if errand.bypass {
@@ -394,10 +397,13 @@ impl Held {
     }
 
     /// The same token again is never better: were the wall clock set back, it would seem so.
-    fn gives_way(&self, to: &AccessToken, refused: Option<Digest>, now: Now) -> bool {
-        let was_refused = refused == Some(self.token.digest());
+    fn gives_way(&self, to: &AccessToken, bypass: bool, refused: Option<Digest>, now: Now) -> bool {
+        let (old, new) = (self.token.remaining(now), to.remaining(now));
         to.digest() != self.token.digest()
-            && (was_refused || to.remaining(now) >= self.token.remaining(now) + SAME_EXPIRY)
+            && (refused == Some(self.token.digest())
+                || new >= old + SAME_EXPIRY
+                // Somebody wants a new one; but none that ends sooner.
+                || (bypass && new >= old))
     }
 
     /// Upstream had nothing better. It may by the time that half of what is left is gone.

@@ -28,6 +28,7 @@ mod args;
 mod challenge;
 mod clock;
 mod control;
+mod crowd;
 mod fault;
 mod fault_table;
 mod himds;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     challenge::KeyRing,
+    crowd::Crowd,
     fault::{Draw, FaultSet},
     fault_table::Name,
     himds, hostile, imds,
@@ -29,6 +30,7 @@ pub(crate) struct Site {
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) tokens: TokenCache,
     pub(crate) limits: Limits,
+    pub(crate) crowd: Crowd,
 }
 
 const TOKEN: &str = "/metadata/identity/oauth2/token";

@@ -131,7 +131,11 @@ async fn converse(site: Arc<Site>, number: u64, stream: TcpStream) {
     let service = service_fn(move |request| {
         let (site, scripts) = (Arc::clone(&site), scripts.clone());
         async move {
-            match route::answer(&site, number, request).await {
+            let sent = {
+                let _inside = site.crowd.enter();
+                route::answer(&site, number, request).await
+            };
+            match sent {
                 Sent::Whole(reply) => Ok::<Response<Full<Bytes>>, Infallible>(reply.into()),
                 Sent::Raw(script) => {
                     let _ = scripts.send(script).await;

@@ -18,6 +18,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use crate::{
     challenge::KeyRing,
     control::{self, ControlSocket},
+    crowd::Crowd,
     fault::{Fault, FaultSet},
     fault_table::Name,
     imds::Limits,
@@ -162,6 +163,11 @@ impl Simulator {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// How many requests it was answering at one time at most.
+    pub fn most_at_once(&self) -> usize {
+        self.site.crowd.most()
+    }
+
     /// Ends it: connections are cut, the port is free, its key files are removed.
     pub async fn stop(mut self) {
         self.release();
@@ -218,6 +224,7 @@ fn site(options: Options, address: SocketAddr, keys: Arc<KeyRing>) -> Site {
         keys,
         tokens,
         limits,
+        crowd: Crowd::default(),
     }
 }
 

@@ -333,6 +333,21 @@ fn b22_a_wish_for_a_new_token_waits_for_no_longer_than_the_old_one_lives() {
 }
 
 #[test]
+fn b22_a_new_token_replaces_one_that_ends_at_the_same_time_but_not_one_that_ends_later() {
+    let wish = Wish {
+        not: None,
+        bypass: true,
+    };
+    for (name, expires, taken) in [("second", DAY, true), ("third", DAY - 1, false)] {
+        let mut slot = with_token(0, DAY);
+        slot.plan(at(100), false, PATIENCE, wish);
+        land(&mut slot, Ok(token(name, 100, expires)), at(100), 1.0);
+        let digest = slot.token(at(100)).unwrap().digest();
+        assert_eq!(digest == Digest::of(name.as_bytes()), taken, "{name}");
+    }
+}
+
+#[test]
 fn a_token_that_upstream_keeps_too_long_is_asked_for_past_its_cache() {
     let mut slot = with_token(0, 3600);
     land(&mut slot, Ok(token("first", 1800, 3600)), at(1800), 1.0);
@@ -378,6 +393,7 @@ fn a_refresh_by_command_makes_a_fresh_token_due_whatever_held_it_off() {
     assert!(!slot.is_due(at(11), Duration::MAX));
     slot.refresh();
     assert!(slot.is_due(at(11), Duration::MAX));
+    assert!(slot.errand(at(11)).bypass);
     assert_eq!(slot.view(at(11)).refresh_in, Some(Duration::ZERO));
     let plan = slot.plan(at(11), false, PATIENCE, Wish::default());
     assert!(matches!(plan, Plan::ServeAndRefresh(_)), "nobody waits");
