@@ -53,8 +53,8 @@ impl<S: TokenSource> Fetcher<S> {
         urgency: &Urgency,
     ) -> Result<AccessToken, FetchError> {
         let give_up = Instant::now() + self.limit;
-        let mut last: Option<FetchError> = None;
-        for failures in 0.. {
+        let (mut failures, mut last) = (0, None);
+        loop {
             let turn = timeout(give_up - Instant::now(), self.turns.enter(urgency));
             let turn = match turn.await {
                 Ok(Ok(turn)) => turn,
@@ -79,9 +79,9 @@ impl<S: TokenSource> Fetcher<S> {
                 return Err(error);
             };
             sleep(pause).await;
+            failures += 1;
             last = Some(error);
         }
-        Err(last.unwrap_or_else(no_turn))
     }
 
     /// A token that may not be handed out is a failure like others, so that it is remembered.
