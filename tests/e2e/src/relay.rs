@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -14,15 +13,15 @@ use nix::unistd::{Uid, setfsuid};
 pub struct Relay {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<u8>>>,
-    accept_as: Arc<AtomicU32>,
+    accept_as: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Relay {
     /// Listens as one user and accepts as another; needs root unless both are the current one.
     pub fn start(genuine: SocketAddr, listen_as: u32, accept_as: u32) -> Self {
         let (tell, told) = std::sync::mpsc::channel();
-        let (heard, uid) = (Arc::default(), Arc::new(AtomicU32::new(accept_as)));
-        let (sink, accept_as) = (Arc::clone(&heard), Arc::clone(&uid));
+        let (heard, uids) = (Arc::default(), Arc::new(Mutex::new(vec![accept_as])));
+        let (sink, accept_as) = (Arc::clone(&heard), Arc::clone(&uids));
         thread::spawn(move || {
             become_user(listen_as);
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -30,7 +29,7 @@ impl Relay {
             loop {
                 // Read anew for each connection, and before it is accepted.
                 wait_for_connection(&listener);
-                become_user(uid.load(Ordering::SeqCst));
+                become_user(next(&uids));
                 let (broker, _) = listener.accept().unwrap();
                 pass_on(&broker, genuine, &sink);
             }
@@ -50,13 +49,24 @@ impl Relay {
 
     /// From now on it accepts as this user.
     pub fn accept_as(&self, uid: u32) {
-        self.accept_as.store(uid, Ordering::SeqCst);
+        self.accept_in_turn(&[uid]);
+    }
+
+    /// From now on it accepts as these users, one after the other and again.
+    pub fn accept_in_turn(&self, uids: &[u32]) {
+        *self.accept_as.lock().unwrap() = uids.to_vec();
     }
 
     /// All that was sent to it.
     pub fn heard(&self) -> String {
         String::from_utf8_lossy(&self.heard.lock().unwrap()).into_owned()
     }
+}
+
+fn next(uids: &Mutex<Vec<u32>>) -> u32 {
+    let mut uids = uids.lock().unwrap();
+    uids.rotate_left(1);
+    *uids.last().unwrap()
 }
 
 fn become_user(uid: u32) {

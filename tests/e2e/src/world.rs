@@ -7,12 +7,12 @@ use std::process::Output;
 
 use arcbroker_client::Client;
 use arcbroker_client::wire::StatusAnswer;
-use himds_sim::{Options, Simulator};
+use himds_sim::{Clock, Options, Simulator};
 use nix::unistd::{getegid, geteuid};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpSocket, UnixStream};
 use tokio::process::Command;
 
 use crate::{
@@ -29,6 +29,8 @@ pub struct Setup {
     pub config: Vec<(&'static str, String)>,
     /// The simulator.
     pub simulator: fn(&mut Options),
+    /// What the simulator takes for the time.
+    pub clock: Clock,
     /// A program below which the daemon runs; `{dir}` in it stands for the test's directory.
     pub wrapper: Vec<String>,
 }
@@ -43,6 +45,7 @@ impl Default for Setup {
             ),
             config: Vec::new(),
             simulator: |_| {},
+            clock: Clock::system(),
             wrapper: Vec::new(),
         }
     }
@@ -52,8 +55,10 @@ impl Default for Setup {
 #[derive(Debug)]
 pub struct World {
     dir: TempDir,
-    simulator: Option<Simulator>,
-    options: Options,
+    pub(crate) simulator: Option<Simulator>,
+    pub(crate) options: Options,
+    /// Keeps the simulator's port from others while it is stopped.
+    pub(crate) port: Option<TcpSocket>,
     wrapper: Vec<String>,
     /// The daemon under test.
     pub daemon: Daemon,
@@ -70,6 +75,7 @@ impl World {
         let dir = make_directories();
         let mut options = Options::new(dir.path().join("tokens"));
         options.key_mode = 0o640;
+        options.clock = setup.clock;
         (setup.simulator)(&mut options);
         let simulator = Simulator::start(options.clone()).await.unwrap();
         // To be started again on the same port.
@@ -96,6 +102,7 @@ impl World {
             dir,
             simulator: Some(simulator),
             options,
+            port: None,
             wrapper: setup.wrapper.clone(),
             daemon,
         };
@@ -146,21 +153,6 @@ impl World {
     /// The admin socket.
     pub fn admin_socket(&self) -> PathBuf {
         self.path("run/admin.sock")
-    }
-
-    /// The simulator.
-    pub fn simulator(&self) -> &Simulator {
-        self.simulator.as_ref().unwrap()
-    }
-
-    /// Stops the simulator: its port is closed.
-    pub async fn stop_simulator(&mut self) {
-        self.simulator.take().unwrap().stop().await;
-    }
-
-    /// Starts a simulator again on the same port.
-    pub async fn start_simulator(&mut self) {
-        self.simulator = Some(Simulator::start(self.options.clone()).await.unwrap());
     }
 
     /// Writes the policy file anew.

@@ -7,11 +7,9 @@
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use arcbroker_client::wire::Health;
-use arcbroker_e2e::{DAEMON_UID, Setup, User, World, eventually, skip, skip_unless_root};
+use arcbroker_e2e::{Setup, SmallDisk, User, World, eventually, skip, skip_unless_root};
 use himds_sim::Outcome;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -261,41 +259,6 @@ async fn a_limit_on_the_size_of_files_is_a_full_disk_and_not_the_end() {
     assert_eq!(world.audit().len(), 1);
     let why = world.status().await.audit.error.unwrap();
     assert!(why.contains("File too large"), "{why}");
-}
-
-/// A file system of two pages, mounted over a directory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(over: &Path) -> Option<Self> {
-        let options = format!("size=8k,mode=750,uid={DAEMON_UID}");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "none"])
-            .arg(over)
-            .output()
-            .ok()?;
-        mount.status.success().then(|| Self(over.to_owned()))
-    }
-
-    fn fill(&self) {
-        // Writing stops at the end of the disk.
-        fs::write(self.0.join("filler"), vec![0; 64 * 1024]).unwrap_err();
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount")
-            .arg("--lazy")
-            .arg(&self.0)
-            .status()
-            .unwrap();
-        assert!(unmounted.success());
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
