@@ -16,6 +16,10 @@ demo:
 test:
     cargo test --workspace
 
+# Run the chaos matrix: what a client sees, fault by fault
+chaos:
+    cargo test -p arcbroker-chaos
+
 # Check format, lints, documents, dependencies and scripts
 lint:
     .ci/lint
