@@ -19,7 +19,8 @@ use crate::dial::{Connector, DialError, Opened, Owner};
 
 /// How long the listener may take to accept: only then it is known who it is.
 const ACCEPT: Duration = Duration::from_secs(10);
-const ACCEPT_POLL: Duration = Duration::from_millis(1);
+/// Between two looks: twice as long each time, because a listener that is busy may be for long.
+const ACCEPT_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 /// Bytes of the longest response head.
 const MAX_HEAD: usize = 16 * 1024;
 /// Bytes of the longest response body; a token is a tenth of it.
@@ -45,12 +46,14 @@ impl Link {
         owners: &[u32],
     ) -> Result<Self, DialError> {
         let link = Self::connect(connector, address).await?;
+        let (mut pause, longest) = ACCEPT_POLL;
         let attested = async {
             while !link.attest(owners)? {
                 if link.sender.is_closed() {
                     return Err(DialError::Closed(address));
                 }
-                sleep(ACCEPT_POLL).await;
+                sleep(pause).await;
+                pause = (2 * pause).min(longest);
             }
             Ok(())
         };

@@ -403,7 +403,7 @@ impl Held {
             && (refused == Some(self.token.digest())
                 || new >= old + SAME_EXPIRY
                 // Somebody wants a new one; but none that ends sooner.
-                || (bypass && new >= old))
+                || (bypass && to.expires_on() >= self.token.expires_on()))
     }
 
     /// Upstream had nothing better. It may by the time that half of what is left is gone.

@@ -15,6 +15,7 @@
     reason = "a test fails by panicking, and this crate is nothing but tests"
 )]
 
+pub mod effort;
 pub mod expectation;
 pub mod fault;
 pub mod host;

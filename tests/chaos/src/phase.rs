@@ -56,8 +56,11 @@ pub async fn play(row: &Row, phase: Phase) -> Result<Seen, String> {
         )
     })?;
     stage.check_daemon()?;
-    if phase != Phase::Drain && !stage.world.daemon.is_running() {
-        return Err(format!("the daemon ended:\n{}", stage.world.daemon.log()));
+    if phase != Phase::Drain {
+        if !stage.world.daemon.is_running() {
+            return Err(format!("the daemon ended:\n{}", stage.world.daemon.log()));
+        }
+        stage.check_effort().await?;
     }
     Ok(seen)
 }

@@ -8,6 +8,7 @@ use himds_sim::{Authorization, HandClock};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
+use crate::effort::Effort;
 use crate::expectation::{JWT, Told};
 use crate::fault::Fault;
 use crate::host::Damage;
@@ -42,6 +43,9 @@ pub struct Stage {
     now: u64,
     client: Line,
     admin: Line,
+    /// Requests that were sent since the cell began.
+    sent: u64,
+    effort: Option<Effort>,
 }
 
 impl Stage {
@@ -73,9 +77,12 @@ impl Stage {
             now,
             client,
             admin,
+            sent: 0,
+            effort: None,
         };
         fault.prepare(&mut stage).await;
         stage.meet_himds().await;
+        stage.effort = Some(Effort::of(stage.world.daemon.pid()));
         stage
     }
 
@@ -132,6 +139,7 @@ impl Stage {
 
     /// Asks for the token, and does not wait.
     pub async fn send(&mut self) {
+        self.sent += 1;
         self.client.ask(&target(RESOURCE)).await;
     }
 
@@ -178,6 +186,7 @@ impl Stage {
 
     /// What the daemon says of itself.
     pub async fn status(&mut self) -> StatusAnswer {
+        self.sent += 1;
         let answer = self.admin.get(path::STATUS).await;
         serde_json::from_value(answer.json()).unwrap()
     }
@@ -239,6 +248,20 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// What the daemon spent on the cell must be in proportion to what was asked of it.
+    ///
+    /// # Errors
+    ///
+    /// What was not.
+    pub async fn check_effort(&mut self) -> Result<(), String> {
+        let attempts = self.attempts().await;
+        let Some(effort) = self.effort else {
+            return Ok(());
+        };
+        let spent = effort.spent(self.world.daemon.pid());
+        spent.judge(self.sent + attempts)
     }
 
     async fn get(&mut self, target: &str) -> Answer {
