@@ -15,11 +15,20 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// The cloud that `compute.azEnvironment` of the instance metadata names.
+    /// All of them, the one that most machines are in first.
+    pub const ALL: [Self; 3] = [Self::Public, Self::UsGovernment, Self::China];
+
+    /// The cloud that `compute.azEnvironment` of the instance metadata names, also by the name that
+    /// the command line of the Azure Arc agent has for it: which of the two the agent tells outside
+    /// the public cloud is not documented.
     pub fn from_az_environment(name: &str) -> Option<Self> {
-        [Self::Public, Self::UsGovernment, Self::China]
-            .into_iter()
-            .find(|cloud| cloud.az_environment() == name)
+        match name {
+            "AzureCloud" => Some(Self::Public),
+            "AzureUSGovernment" => Some(Self::UsGovernment),
+            _ => Self::ALL
+                .into_iter()
+                .find(|cloud| cloud.az_environment() == name),
+        }
     }
 
     /// The name that the instance metadata uses.
@@ -178,6 +187,10 @@ mod tests {
             Cloud::from_az_environment("AzureUSGovernmentCloud"),
             Some(Cloud::UsGovernment)
         );
+        assert_eq!(
+            Cloud::from_az_environment("AzureUSGovernment"),
+            Some(Cloud::UsGovernment)
+        );
         assert_eq!(Cloud::from_az_environment("azurepubliccloud"), None);
         assert_eq!(Cloud::default().to_string(), "AzurePublicCloud");
     }
@@ -187,7 +200,7 @@ mod tests {
         let names: BTreeSet<&str> = WellKnown::names().collect();
         assert_eq!(names.len(), WELL_KNOWN.len());
         for known in &WELL_KNOWN {
-            for cloud in [Cloud::Public, Cloud::UsGovernment, Cloud::China] {
+            for cloud in Cloud::ALL {
                 if let Some(uri) = known.uri(cloud) {
                     assert_eq!(Resource::exact(uri).unwrap().as_str(), uri);
                     assert_eq!(Resource::parse(known.name, cloud).unwrap().as_str(), uri);
