@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use arcbroker_policy::{Cloud, Diagnostics, MAX_FILE};
+use arcbroker_policy::{Diagnostics, MAX_FILE};
 
 use nix::unistd::geteuid;
 
@@ -40,7 +40,8 @@ pub fn load(args: &Args) -> (Option<Settings>, String) {
     if args.check
         && let Some(settings) = &settings
     {
-        policy_files::load(&settings.policy, Cloud::Public, &mut diagnostics);
+        let cloud = settings.cloud.unwrap_or_default();
+        policy_files::load(&settings.policy, cloud, &mut diagnostics);
     }
     let usable = settings.filter(|_| !diagnostics.has_errors());
     (

@@ -6,25 +6,20 @@
 use std::path::PathBuf;
 
 use arcbroker_client::wire::{DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET};
-use arcbroker_policy::{Diagnostics, Document, Identity, Table};
+use arcbroker_policy::{Cloud, Diagnostics, Document, Identity, Table};
 
-use crate::challenge::KeyFiles;
 use crate::names::group_id;
 use crate::section::Section;
-use crate::{audit, cache, listen, logging, policy_files, turns, upstream};
+use crate::{audit, cache, listen, logging, policy_files, turns};
 
-const HIMDS: &str = "http://127.0.0.1:40342";
-const TOKENS_DIR: &str = "/var/opt/azcmagent/tokens";
-const IMDS: &str = "http://169.254.169.254";
+mod upstream;
+
 const SHADOW_DIR: &str = "/etc/arcbroker/policy.shadow.d";
 const POLICY_DIR: &str = "/etc/arcbroker/policy.d";
 const AUDIT_FILE: &str = "/var/log/arcbroker/audit.jsonl";
 const TOKEN_MODE: u32 = 0o660;
 const TOKEN_GROUP: &str = "arcbroker";
 const ADMIN_MODE: u32 = 0o600;
-/// HIMDS keeps its own limits; two at a time leave room for others.
-const CONVERSATIONS: usize = 2;
-const FETCHES_PER_SECOND: usize = 5;
 const CONNECTIONS: usize = 4096;
 const CONNECTIONS_PER_USER: usize = 1024;
 
@@ -32,7 +27,9 @@ const CONNECTIONS_PER_USER: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where tokens come from.
-    pub upstream: upstream::Options,
+    pub upstream: crate::upstream::Options,
+    /// The cloud of the machine; `None` is to be found out.
+    pub cloud: Option<Cloud>,
     /// Whose token a request without a selector gets.
     pub identity: Identity,
     /// The socket for callers.
@@ -68,7 +65,7 @@ pub struct TokenSocket {
 pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<Settings> {
     let document = Document::parse(name, bytes, diagnostics)?;
     let mut file = document.table();
-    let (upstream, identity, turns) = section(&mut file, "upstream", diagnostics, upstream);
+    let upstream = section(&mut file, "upstream", diagnostics, upstream::read);
     let cache = section(&mut file, "cache", diagnostics, cache);
     let (token, admin) = section(&mut file, "sockets", diagnostics, sockets);
     let policy = section(&mut file, "policy", diagnostics, policy);
@@ -77,14 +74,15 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
     let log = section(&mut file, "log", diagnostics, log);
     file.finish(diagnostics);
     (!diagnostics.has_errors()).then_some(Settings {
-        upstream,
-        identity,
+        upstream: upstream.options,
+        cloud: upstream.cloud,
+        identity: upstream.identity,
         token,
         admin,
         policy,
         audit,
         connections,
-        turns,
+        turns: upstream.turns,
         cache,
         log,
     })
@@ -128,55 +126,6 @@ fn section<T>(
         table.finish(diagnostics);
     }
     value
-}
-
-fn upstream(section: &mut Section<'_, '_>) -> (upstream::Options, Identity, turns::Options) {
-    if let Some(kind) = section.string("kind") {
-        match kind.value.as_str() {
-            "auto" | "himds" => {}
-            "imds" => section.error(
-                &kind,
-                "this version of arcbrokerd asks HIMDS only",
-                "write \"himds\" or \"auto\"",
-            ),
-            _ => section.error(
-                &kind,
-                "this is no kind of upstream",
-                "write \"himds\" or \"auto\"",
-            ),
-        }
-    }
-    let endpoint = section.endpoint("himds-endpoint", HIMDS);
-    section.unused("imds-endpoint", IMDS);
-    let dir = section.path("tokens-dir", TOKENS_DIR);
-    let owners = section.owners(&["root", "himds"]);
-    let identity = match section
-        .string("identity")
-        .map(|text| (text.value.parse(), text))
-    {
-        None => Identity::System,
-        Some((Ok(identity), _)) => identity,
-        Some((Err(error), text)) => {
-            let error: arcbroker_policy::IdentityError = error;
-            section.error(&text, error.problem(), error.help());
-            Identity::System
-        }
-    };
-    let per_second = section.count("fetches-per-second", FETCHES_PER_SECOND);
-    let turns = turns::Options {
-        conversations: CONVERSATIONS,
-        per_second: u32::try_from(per_second).unwrap_or(u32::MAX),
-    };
-    let keys = KeyFiles {
-        dir,
-        owners: owners.clone(),
-    };
-    let options = upstream::Options {
-        endpoint,
-        owners,
-        keys,
-    };
-    (options, identity, turns)
 }
 
 fn cache(section: &mut Section<'_, '_>) -> cache::Options {

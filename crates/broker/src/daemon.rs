@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::wire::path;
-use arcbroker_policy::{Cloud, Diagnostics};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use sd_notify::NotifyState;
@@ -17,23 +16,23 @@ use crate::cache::TokenCache;
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::detect::Choice;
 use crate::dial::Connector;
 use crate::documents::Documents;
 use crate::gate::Gate;
+use crate::kind::Kind;
 use crate::listen::{ListenError, Listener, Passed};
 use crate::names::UserNames;
 use crate::peer::Peer;
+use crate::place::Place;
 use crate::reply::Body;
 use crate::rules::Reloader;
 use crate::server::{Handler, Limits, Server};
 use crate::service::Service;
 use crate::status::StatusBoard;
 use crate::ticker::Ticker;
-use crate::turns::Turns;
+use crate::turns::{self, Turns};
 use crate::upstream::Upstream;
-
-/// What short names of resources stand for.
-const CLOUD: Cloud = Cloud::Public;
 
 /// The one timer of the daemon: everything that is done from time to time is done then.
 const TICK: Duration = Duration::from_secs(30);
@@ -55,7 +54,7 @@ pub enum Signal {
 pub enum DaemonError {
     /// The policy has mistakes.
     #[error("the policy cannot be used:\n{0}")]
-    Policy(Diagnostics),
+    Policy(Arc<str>),
     /// The group of the token socket does not exist.
     #[error("{0}")]
     Group(String),
@@ -122,16 +121,19 @@ impl World {
 ///
 /// [`DaemonError`]; nobody has been answered then, unless it is `Accept`.
 pub async fn run(
-    settings: Settings,
+    mut settings: Settings,
     passed: Passed,
     world: World,
     signals: mpsc::Receiver<Signal>,
 ) -> Result<(), DaemonError> {
-    let reloader = Reloader::start(settings.policy.clone(), CLOUD, world.clock.clone())
+    let place = Place::configured(settings.cloud);
+    let reloader = Reloader::start(settings.policy.clone(), place, world.clock.clone())
         .map_err(DaemonError::Policy)?;
     let audit = Arc::new(AuditLog::open(&settings.audit, world.clock.clone())?);
     let gate = Arc::new(Gate::new(settings.connections.0, settings.connections.1));
     let (stop, stopped) = watch::channel(false);
+    settings.upstream.decide(&world.connector).await;
+    settings.turns = bearable(settings.turns, &settings.upstream.choice);
     let service = Arc::new(assemble(
         &settings,
         world,
@@ -152,11 +154,14 @@ pub async fn run(
         &names,
     );
 
+    let upstream = &service.board.upstream;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         token = %token.listener,
         admin = %admin.listener,
-        upstream = %settings.upstream.endpoint,
+        upstream = upstream.kind().as_str(),
+        endpoint = %upstream.endpoint(),
+        reason = %upstream.choice().reason,
         rules = service.rules.borrow().policy.rules(),
         "ready"
     );
@@ -235,9 +240,29 @@ pub fn assemble(
         board: Arc::new(board),
         clock,
         stopped,
-        cloud: CLOUD,
         identity: settings.identity.clone(),
         policy_dir,
+    }
+}
+
+/// How much is asked for, within what the service bears that tokens come from.
+fn bearable(turns: turns::Options, choice: &Choice) -> turns::Options {
+    // What is not known yet may turn out to bear less.
+    let kind = if choice.is_settled() {
+        choice.kind
+    } else {
+        Kind::Imds
+    };
+    let most = kind.most_per_second().unwrap_or(u32::MAX);
+    if turns.per_second > most {
+        tracing::warn!(
+            "[upstream] fetches-per-second: {kind} takes no more than {most} requests for tokens in a second, and \
+             more are not sent"
+        );
+    }
+    turns::Options {
+        conversations: choice.kind.conversations(),
+        per_second: turns.per_second.min(most),
     }
 }
 
@@ -272,12 +297,24 @@ async fn tend(
             reloader.reload().await;
         }
     };
+    let look_wanted = Notify::new();
+    let look = async {
+        loop {
+            look_wanted.notified().await;
+            look(service, reloader).await;
+        }
+    };
+    let on_tick = || {
+        service.tokens.sweep();
+        service.audit.follow_rotation();
+        look_wanted.notify_one();
+    };
     let watch = async {
-        on_tick(service);
+        on_tick();
         loop {
             tokio::select! {
                 tick = ticker.tick() => match tick {
-                    Ok(()) => on_tick(service),
+                    Ok(()) => on_tick(),
                     Err(error) => {
                         tracing::error!(%error, "the timer broke: the daemon ends");
                         break;
@@ -293,9 +330,10 @@ async fn tend(
             }
         }
     };
-    // Apart, so that a slow reload does not hold up the end.
+    // Apart, so that neither a slow reload nor a slow upstream holds up the end.
     tokio::select! {
         () = reload => {}
+        () = look => {}
         () = watch => {}
     }
     tracing::info!("stopping: requests under way get their answer");
@@ -304,19 +342,17 @@ async fn tend(
     std::future::pending::<()>().await;
 }
 
-fn on_tick(service: &Service) {
-    service.tokens.sweep();
-    service.audit.follow_rotation();
-    if service.board.upstream.record().last_success_at.is_none() {
-        // Finds out whether HIMDS is there before somebody needs it. The answer shows in `status`.
-        let documents = service.documents.clone();
-        tokio::spawn(async move {
-            documents
-                .get(path::INSTANCE)
-                .await
-                .map(drop)
-                .unwrap_or_default();
-        });
+/// Finds out what is not known yet before somebody needs it: where tokens come from, whether that
+/// answers, and which cloud the machine is in. What is found shows in `status`.
+async fn look(service: &Service, reloader: &Reloader) {
+    let upstream = &service.board.upstream;
+    upstream.look_again().await;
+    let is_settled = service.rules.borrow().place.is_settled();
+    if is_settled && upstream.record().last_success_at.is_some() {
+        return;
+    }
+    if let Ok(instance) = service.documents.get(path::INSTANCE).await {
+        reloader.settle(&Place::told(&instance));
     }
 }
 

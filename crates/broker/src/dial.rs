@@ -46,7 +46,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// Nobody listens.
-    #[error("nobody listens on {0}: is himdsd running?")]
+    #[error("nobody listens on {0}")]
     Down(SocketAddr),
     /// The kernel connected us to ourselves: nobody listens on a port of the ephemeral range.
     #[error("nobody listens on {0}: the connection came back to the broker itself")]
@@ -56,7 +56,7 @@ pub enum DialError {
     Closed(SocketAddr),
     /// Somebody else holds the port.
     #[error(
-        "{address} is held by uid {uid}, which is neither root nor himds; nothing was sent to it"
+        "{address} is held by uid {uid}, whom `owners` in the configuration does not name; nothing was sent to it"
     )]
     Owner {
         /// The endpoint.

@@ -6,18 +6,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arcbroker_client::wire::path;
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
+use crate::place::Place;
 use crate::token::{Class, FetchError};
 use crate::turns::{Turns, Urgency};
 use crate::upstream::Upstream;
 
 /// The longest that a request waits.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest that a request waits before it even asks for a token.
+const SOON: Duration = Duration::from_secs(2);
 const KEPT: Duration = Duration::from_secs(30);
 /// A failure is forgotten sooner, but not at once: callers must not be able to hammer upstream.
 const FAILURE_KEPT: Duration = Duration::from_secs(2);
@@ -64,13 +68,22 @@ impl Documents {
         let mut document = self.current(path);
         let fetched = timeout(PATIENCE, document.wait_for(Option::is_some))
             .await
-            .map_err(|_| FetchError::new(Class::Deadline, "HIMDS gave no document in time"))?;
+            .map_err(|_| {
+                let kind = self.0.upstream.kind();
+                FetchError::new(Class::Deadline, format!("{kind} gave no document in time"))
+            })?;
         let fetched = fetched.ok().and_then(|fetched| fetched.clone());
         fetched.unwrap_or_else(|| {
             let detail =
                 "the fetch of a document ended unexpectedly; this is a defect of arcbroker";
             Err(FetchError::new(Class::Broken, detail))
         })
+    }
+
+    /// The cloud of the machine, if upstream tells it soon.
+    pub async fn place(&self) -> Option<Place> {
+        let instance = timeout(SOON, self.get(path::INSTANCE)).await.ok()?.ok()?;
+        Some(Place::told(&instance))
     }
 
     /// What is kept, or the fetch that runs, or a new one in a task of its own.
@@ -120,7 +133,10 @@ impl Shared {
             Ok(Value::Object(_)) => Ok(document),
             _ => Err(FetchError::new(
                 Class::Garbage,
-                format!("HIMDS's answer to {path} is not a JSON object"),
+                format!(
+                    "{}'s answer to {path} is not a JSON object",
+                    self.upstream.kind()
+                ),
             )),
         }
     }

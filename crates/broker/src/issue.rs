@@ -4,7 +4,8 @@ use arcbroker_client::Secret;
 use arcbroker_policy::Identity;
 use serde::{Deserialize, Deserializer};
 
-use crate::token::{Issue, Key};
+use crate::kind::Kind;
+use crate::token::{Claims, Issue, Key};
 
 /// Bytes of a token: shorter is none, longer is not one of Entra's.
 const TOKEN_SIZE: std::ops::RangeInclusive<usize> = 20..=16 * 1024;
@@ -35,9 +36,7 @@ pub enum IssueError {
     #[error("the answer is for another resource than was asked for")]
     Resource,
     /// A token of somebody else.
-    #[error(
-        "the answer does not confirm the identity that was asked for: the agent may be older than 1.66"
-    )]
+    #[error("the answer does not confirm the identity that was asked for")]
     Identity,
 }
 
@@ -63,12 +62,12 @@ struct Answer {
     msi_res_id: Option<String>,
 }
 
-/// Reads a 200 answer to a request for `key` at `wall` Unix seconds.
+/// Reads a 200 answer of `kind` to a request for `key` at `wall` Unix seconds.
 ///
 /// # Errors
 ///
 /// [`IssueError`] when it is not a token for exactly what was asked.
-pub fn decode(body: &[u8], key: &Key, wall: u64) -> Result<Issue, IssueError> {
+pub fn decode(body: &[u8], key: &Key, kind: Kind, wall: u64) -> Result<Issue, IssueError> {
     let answer: Answer = serde_json::from_slice(body).map_err(|error| IssueError::Json {
         line: error.line(),
         column: error.column(),
@@ -93,7 +92,7 @@ pub fn decode(body: &[u8], key: &Key, wall: u64) -> Result<Issue, IssueError> {
     {
         return Err(IssueError::Resource);
     }
-    if !answer.confirms(&key.identity) {
+    if !answer.confirms(&key.identity, kind) {
         return Err(IssueError::Identity);
     }
     let relative = || {
@@ -118,17 +117,31 @@ pub fn decode(body: &[u8], key: &Key, wall: u64) -> Result<Issue, IssueError> {
 }
 
 impl Answer {
-    /// An agent that does not know the selector silently gives the token of the machine.
-    fn confirms(&self, identity: &Identity) -> bool {
-        let echoes = |echo: &Option<String>, asked: &str| {
-            echo.as_ref()
-                .is_some_and(|echo| echo.eq_ignore_ascii_case(asked))
+    /// Whether it is for the identity that was asked for.
+    ///
+    /// An agent that does not know the selector silently gives the token of the machine: what
+    /// HIMDS does not echo, it has not understood. IMDS refuses what it does not understand, but
+    /// is not known to echo each selector; where it is silent, the token itself must name the
+    /// identity. That needs no trust in the token: whoever could forge it could forge the echo.
+    fn confirms(&self, identity: &Identity, kind: Kind) -> bool {
+        let claims = || match kind {
+            Kind::Himds => Claims::default(),
+            Kind::Imds => Claims::peek(self.access_token.reveal()),
+        };
+        let names = |echo: &Option<String>, claim: fn(Claims) -> Option<String>, asked: &str| {
+            let echo = echo.clone().filter(|echo| !echo.is_empty());
+            echo.or_else(|| claim(claims()))
+                .is_some_and(|named| named.eq_ignore_ascii_case(asked))
         };
         match identity {
             Identity::System => true,
-            Identity::ClientId(id) => echoes(&self.client_id, &id.to_string()),
-            Identity::ObjectId(id) => echoes(&self.object_id, &id.to_string()),
-            Identity::ResourceId(id) => echoes(&self.msi_res_id, id.as_str()),
+            Identity::ClientId(id) => {
+                names(&self.client_id, |claims| claims.appid, &id.to_string())
+            }
+            Identity::ObjectId(id) => names(&self.object_id, |claims| claims.oid, &id.to_string()),
+            Identity::ResourceId(id) => {
+                names(&self.msi_res_id, |claims| claims.xms_mirid, id.as_str())
+            }
         }
     }
 }
@@ -205,175 +218,4 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D:
 }
 
 #[cfg(test)]
-mod tests {
-    use arcbroker_policy::{Cloud, Resource};
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    const WALL: u64 = 1_000;
-
-    fn key(identity: Identity) -> Key {
-        Key {
-            identity,
-            resource: Resource::parse("https://vault.azure.net", Cloud::Public).unwrap(),
-        }
-    }
-
-    fn read(body: &Value) -> Result<Issue, IssueError> {
-        decode(body.to_string().as_bytes(), &key(Identity::System), WALL)
-    }
-
-    fn good() -> Value {
-        json!({
-            "access_token": "a.token.of.twenty.bytes", "refresh_token": "", "expires_in": "85458",
-            "expires_on": "90000", "not_before": "700", "resource": "https://vault.azure.net", "token_type": "Bearer",
-        })
-    }
-
-    fn with(field: &str, value: Value) -> Value {
-        let mut body = good();
-        body[field] = value;
-        body
-    }
-
-    fn without(fields: &[&str]) -> Value {
-        let mut body = good();
-        for field in fields {
-            body.as_object_mut().unwrap().remove(*field);
-        }
-        body
-    }
-
-    #[test]
-    fn what_himds_sends_is_read() {
-        let issue = read(&good()).unwrap();
-        assert_eq!(
-            (
-                issue.expires_on,
-                issue.expires_in,
-                issue.not_before.as_str()
-            ),
-            (90_000, Some(85_458), "700")
-        );
-    }
-
-    #[test]
-    fn u14_expires_on_counts_and_expires_in_stands_in() {
-        assert_eq!(
-            read(&without(&["expires_on"])).unwrap().expires_on,
-            WALL + 85_458
-        );
-        assert_eq!(read(&without(&["expires_in"])).unwrap().expires_on, 90_000);
-        assert!(matches!(
-            read(&without(&["expires_in", "expires_on"])),
-            Err(IssueError::NoExpiry)
-        ));
-    }
-
-    #[test]
-    fn u15_an_expiry_may_be_a_number_but_nothing_else() {
-        assert_eq!(
-            read(&with("expires_on", json!(90_000))).unwrap().expires_on,
-            90_000
-        );
-        for bad in [
-            json!("tomorrow"),
-            json!("-1"),
-            json!(-1),
-            json!(1.5),
-            json!("1e9"),
-            json!(true),
-            json!(["1"]),
-        ] {
-            assert!(read(&with("expires_on", bad.clone())).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn old_agents_leave_fields_empty() {
-        let issue = read(&with("not_before", json!(""))).unwrap();
-        assert_eq!(issue.not_before, "");
-        assert!(read(&with("resource", json!(""))).is_ok());
-    }
-
-    #[test]
-    fn a_token_for_something_else_is_refused() {
-        assert!(matches!(
-            read(&with("resource", json!("https://vault.azure.net/"))),
-            Err(IssueError::Resource)
-        ));
-        assert!(matches!(
-            read(&with("token_type", json!("pop"))),
-            Err(IssueError::Kind)
-        ));
-        for bad in [
-            "",
-            "short",
-            "has a space in the middle",
-            "has\u{e9}accents-in-the-middle",
-            r#"has"quotes-in-the-middle"#,
-        ] {
-            assert!(
-                matches!(
-                    read(&with("access_token", json!(bad))),
-                    Err(IssueError::Token)
-                ),
-                "{bad}"
-            );
-        }
-    }
-
-    #[test]
-    fn u12_a_user_assigned_identity_must_be_confirmed() {
-        let id = "11111111-2222-3333-4444-555555555555";
-        let identity: Identity = format!("client-id:{id}").parse().unwrap();
-        let read = |body: Value| decode(body.to_string().as_bytes(), &key(identity.clone()), WALL);
-        assert!(matches!(read(good()), Err(IssueError::Identity)));
-        assert!(matches!(
-            read(with("client_id", json!("other"))),
-            Err(IssueError::Identity)
-        ));
-        assert_eq!(
-            read(with("client_id", json!(id)))
-                .unwrap()
-                .client_id
-                .as_deref(),
-            Some(id)
-        );
-    }
-
-    #[test]
-    fn u18_what_is_not_a_token_answer_is_refused_without_being_shown() {
-        for body in [
-            "",
-            "MARKER",
-            "[]",
-            "{}",
-            r#"{"access_token":7}"#,
-            r#"{"access_token":"MARKER.MARKER.MARKER.MA"#,
-        ] {
-            let error = decode(body.as_bytes(), &key(Identity::System), WALL).unwrap_err();
-            assert!(
-                !format!("{error} {error:?}").contains("MARKER"),
-                "{error:?}"
-            );
-        }
-        let twice = r#"{"access_token":"a.token.of.twenty.bytes","access_token":"another.token.of.twenty.b","expires_in":"9"}"#;
-        assert!(decode(twice.as_bytes(), &key(Identity::System), WALL).is_err());
-    }
-
-    #[test]
-    fn a_complaint_is_short_and_printable_in_every_dialect() {
-        let himds =
-            Complaint::decode(br#"{"error":"identity_not_found","error_description":"no\nsuch"}"#);
-        assert_eq!(himds.code, "identity_not_found");
-        assert_eq!(himds.words, "identity_not_found: no?such");
-        assert_eq!(Complaint::decode(br#"{"message":"m"}"#).words, "m");
-        let both = Complaint::decode(br#"{"error":"e","error_description":"d","message":"m"}"#);
-        assert_eq!(both.words, "e: d");
-        assert_eq!(Complaint::decode(b"<html>"), Complaint::default());
-        let long = json!({ "error": "x".repeat(500) }).to_string();
-        assert_eq!(Complaint::decode(long.as_bytes()).words.len(), MAX_WORDS);
-    }
-}
+mod tests;

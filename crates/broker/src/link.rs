@@ -17,6 +17,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::dial::{Connector, DialError, Opened, Owner};
 
+/// How long an answer may take that needs no more than upstream itself.
+pub const LOCAL: Duration = Duration::from_secs(10);
+/// How long a token may take: upstream asks Entra, perhaps through a proxy.
+pub const REMOTE: Duration = Duration::from_secs(30);
+
 /// How long the listener may take to accept: only then it is known who it is.
 const ACCEPT: Duration = Duration::from_secs(10);
 /// Between two looks: twice as long each time, because a listener that is busy may be for long.
@@ -64,7 +69,12 @@ impl Link {
         Ok(link)
     }
 
-    async fn connect(connector: &Connector, address: SocketAddr) -> Result<Self, DialError> {
+    /// Connects to what no process of this machine holds.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`].
+    pub async fn connect(connector: &Connector, address: SocketAddr) -> Result<Self, DialError> {
         let Opened { stream, owner } = connector.open(address).await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
@@ -100,7 +110,7 @@ impl Link {
         self.sender.ready().await.is_ok()
     }
 
-    /// Sends a GET with the headers that HIMDS wants, and reads the whole answer.
+    /// Sends a GET with the headers that upstream wants, and reads the whole answer.
     ///
     /// # Errors
     ///
@@ -161,7 +171,7 @@ fn request(
     let mut request = Builder::new()
         .method(Method::GET)
         .uri(target)
-        .header(header::HOST, address.to_string())
+        .header(header::HOST, host(address))
         .header(
             header::USER_AGENT,
             concat!("arcbroker/", env!("CARGO_PKG_VERSION")),
@@ -176,6 +186,15 @@ fn request(
             .insert(header::AUTHORIZATION, value.clone());
     }
     request
+}
+
+/// The port of http is left out, as every client does.
+fn host(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) if v4.port() == 80 => v4.ip().to_string(),
+        SocketAddr::V6(v6) if v6.port() == 80 => format!("[{}]", v6.ip()),
+        _ => address.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use arcbroker_policy::{Cloud, Diagnostics, MAX_FILE, Policy, RuleSet, SourceFile};
+use arcbroker_policy::{Accounts, Cloud, Diagnostics, MAX_FILE, Policy, RuleSet, SourceFile};
 use nix::fcntl::OFlag;
 
 use crate::names::accounts;
@@ -30,8 +30,46 @@ pub fn load(options: &Options, cloud: Cloud, diagnostics: &mut Diagnostics) -> O
         return None;
     }
     let rules = rules?;
-    let accounts = accounts(&rules.user_names(), &rules.group_names());
-    Some(rules.compile(&accounts, diagnostics))
+    Some(rules.compile(&accounts_of(&rules), diagnostics))
+}
+
+/// The same files as they are under each of these clouds. Blocks.
+///
+/// # Errors
+///
+/// For each cloud, when there is any error.
+pub fn load_each(options: &Options, clouds: &[Cloud]) -> Vec<(Cloud, Loaded)> {
+    let mut common = Diagnostics::new();
+    let files = read_all(options, &mut common);
+    let parse = |cloud: &Cloud| {
+        let mut diagnostics = common.clone();
+        let rules = RuleSet::parse(&files, *cloud, &mut diagnostics);
+        (
+            *cloud,
+            rules.filter(|_| !diagnostics.has_errors()),
+            diagnostics,
+        )
+    };
+    let parsed: Vec<_> = clouds.iter().map(parse).collect();
+    // Whom the rules name does not depend on the cloud, and is only asked for once.
+    let first = parsed.iter().find_map(|(_, rules, _)| rules.as_ref());
+    let accounts = first.map(accounts_of).unwrap_or_default();
+    let compile = |(cloud, rules, mut diagnostics): (Cloud, Option<RuleSet>, Diagnostics)| {
+        let policy = rules.map(|rules| rules.compile(&accounts, &mut diagnostics));
+        let loaded = match policy {
+            Some(policy) => Ok((policy, diagnostics)),
+            None => Err(diagnostics),
+        };
+        (cloud, loaded)
+    };
+    parsed.into_iter().map(compile).collect()
+}
+
+/// A policy and its warnings, or its errors.
+pub type Loaded = Result<(Policy, Diagnostics), Diagnostics>;
+
+fn accounts_of(rules: &RuleSet) -> Accounts {
+    accounts(&rules.user_names(), &rules.group_names())
 }
 
 fn read_all(options: &Options, diagnostics: &mut Diagnostics) -> Vec<SourceFile> {
@@ -189,6 +227,23 @@ mod tests {
         ]);
         let policy = load(&options, Cloud::Public, &mut Diagnostics::new()).unwrap();
         assert_eq!(policy.rules(), 2);
+    }
+
+    #[test]
+    fn the_same_files_may_be_good_in_one_cloud_and_not_in_another() {
+        let rule = RULE.replace("keyvault", "eventhubs");
+        let (_dir, options) = policy_dir(&[("a.toml", &rule)]);
+        let each = load_each(&options, &Cloud::ALL);
+        let good: Vec<_> = each.iter().map(|(_, loaded)| loaded.is_ok()).collect();
+        assert_eq!(good, [true, false, false]);
+        let Err(errors) = &each[1].1 else {
+            panic!("it cannot be used there")
+        };
+        let errors = errors.to_string();
+        assert!(
+            errors.contains("`eventhubs` is not known in AzureUSGovernmentCloud"),
+            "{errors}"
+        );
     }
 
     #[test]

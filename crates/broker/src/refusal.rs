@@ -12,6 +12,7 @@ use hyper::StatusCode;
 
 use crate::ask::{Malformed, NEWEST_VERSIONS};
 use crate::audit::AuditError;
+use crate::kind::Kind;
 use crate::peer::Peer;
 use crate::record::RequestId;
 use crate::reply::Refusal;
@@ -84,62 +85,81 @@ pub fn denied(
     Refusal::new(StatusCode::FORBIDDEN, ACCESS_DENIED, description)
 }
 
+/// Whether it is allowed depends on the cloud of the machine, which is not known yet.
+pub fn unknown_cloud(kind: Kind) -> Refusal {
+    let description = format!(
+        "which cloud this machine is in is not known yet, and with it what the rules allow: {kind} has not told. Ask \
+         again; an administrator can look with `arcbroker status`, or write [upstream] cloud"
+    );
+    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
+    refusal.retry_after = Some(SOON);
+    refusal
+}
+
 /// It was allowed, but there is no token.
-pub fn unavailable(error: &FetchError) -> Refusal {
-    let words = error.upstream.as_deref().unwrap_or("it gave no reason");
-    let (status, code, description) = match error.class {
-        Class::Down => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            UNAVAILABLE,
-            "HIMDS does not answer on this machine, and there is no token left from before. Ask again; \
-             an administrator can look with `systemctl status himdsd` and `arcbroker status`"
-                .to_owned(),
-        ),
-        Class::Deadline => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            UNAVAILABLE,
-            "HIMDS has not given a token in time. The broker goes on trying: ask again".to_owned(),
-        ),
-        Class::Broken | Class::Server | Class::Upgrading => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            UNAVAILABLE,
-            "HIMDS cannot give a token at the moment. Ask again; an administrator can look with `arcbroker status` \
-             and `azcmagent show`"
-                .to_owned(),
-        ),
-        Class::Busy => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            UNAVAILABLE,
-            "more new tokens are asked for at the moment than the broker asks HIMDS for. Ask again after the time in \
-             Retry-After; an administrator can raise fetches-per-second under [upstream]"
-                .to_owned(),
-        ),
-        Class::Throttled => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            UNAVAILABLE,
-            "HIMDS wants fewer requests at the moment. Ask again after the time in Retry-After".to_owned(),
-        ),
-        Class::Permanent => (StatusCode::BAD_REQUEST, INVALID, format!("HIMDS refused the request: {words}")),
-        Class::UnknownIdentity => (
-            StatusCode::BAD_REQUEST,
-            INVALID,
-            "Identity not found: this machine has no such managed identity. Assign it, or leave the selector out".to_owned(),
-        ),
+pub fn unavailable(kind: Kind, error: &FetchError) -> Refusal {
+    let (status, code) = match error.class {
+        Class::Down
+        | Class::Deadline
+        | Class::Broken
+        | Class::Server
+        | Class::Upgrading
+        | Class::Busy
+        | Class::Throttled => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+        Class::Permanent | Class::UnknownIdentity => (StatusCode::BAD_REQUEST, INVALID),
         // Another word than for a denial, which is ours.
-        Class::Refused => (StatusCode::FORBIDDEN, "forbidden", format!("HIMDS refused to give the token: {words}")),
-        Class::Hostile | Class::Challenge | Class::KeyDenied | Class::StaleKey | Class::Garbage => (
-            StatusCode::BAD_GATEWAY,
-            "server_error",
-            "what answered in the place of HIMDS could not be trusted or understood, and no token was taken from it. \
-             An administrator finds the reason in `arcbroker status` and in the log of arcbrokerd"
-                .to_owned(),
-        ),
+        Class::Refused => (StatusCode::FORBIDDEN, "forbidden"),
+        Class::Hostile | Class::Challenge | Class::KeyDenied | Class::StaleKey | Class::Garbage => {
+            (StatusCode::BAD_GATEWAY, "server_error")
+        }
     };
-    let mut refusal = Refusal::new(status, code, description);
+    let mut refusal = Refusal::new(status, code, explain(kind, error));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         refusal.retry_after = Some(error.retry_after.unwrap_or(SOON));
     }
     refusal
+}
+
+fn explain(kind: Kind, error: &FetchError) -> String {
+    let words = error.upstream.as_deref().unwrap_or("it gave no reason");
+    // What an administrator has besides `arcbroker status`.
+    let (unit, tool) = match kind {
+        Kind::Himds => ("`systemctl status himdsd` and ", " and `azcmagent show`"),
+        Kind::Imds => ("", ""),
+    };
+    match error.class {
+        Class::Down => format!(
+            "{kind} does not answer on this machine, and there is no token left from before. Ask again; \
+             an administrator can look with {unit}`arcbroker status`"
+        ),
+        Class::Deadline => {
+            format!("{kind} has not given a token in time. The broker goes on trying: ask again")
+        }
+        Class::Broken | Class::Server | Class::Upgrading => format!(
+            "{kind} cannot give a token at the moment. Ask again; an administrator can look with `arcbroker status`{tool}"
+        ),
+        Class::Busy => format!(
+            "more new tokens are asked for at the moment than the broker asks {kind} for. Ask again after the time in \
+             Retry-After; an administrator can raise fetches-per-second under [upstream]"
+        ),
+        Class::Throttled => format!(
+            "{kind} wants fewer requests at the moment. Ask again after the time in Retry-After"
+        ),
+        Class::Permanent => format!("{kind} refused the request: {words}"),
+        Class::UnknownIdentity => {
+            "Identity not found: this machine has no such managed identity. Assign it, or leave the selector out"
+                .to_owned()
+        }
+        Class::Refused => format!("{kind} refused to give the token: {words}"),
+        Class::Hostile
+        | Class::Challenge
+        | Class::KeyDenied
+        | Class::StaleKey
+        | Class::Garbage => format!(
+            "what answered in the place of {kind} could not be trusted or understood, and no token was taken from it. \
+             An administrator finds the reason in `arcbroker status` and in the log of arcbrokerd"
+        ),
+    }
 }
 
 /// A token was there, but its record could not be written.
@@ -156,14 +176,14 @@ pub fn unrecorded(error: &AuditError) -> Refusal {
 }
 
 /// A document about the machine that cannot be had.
-pub fn no_document(error: &FetchError) -> Refusal {
+pub fn no_document(kind: Kind, error: &FetchError) -> Refusal {
     match error.class {
         Class::Refused | Class::Permanent => Refusal::new(
             StatusCode::NOT_FOUND,
             "not_found",
-            "HIMDS on this machine does not have this document",
+            format!("{kind} on this machine does not have this document"),
         ),
-        _ => unavailable(error),
+        _ => unavailable(kind, error),
     }
 }
 
@@ -192,7 +212,7 @@ mod tests {
     #[test]
     fn every_failure_has_its_status_and_only_a_503_says_when_to_come_back() {
         for (class, status) in CLASSES {
-            let refusal = unavailable(&FetchError::new(class, "detail"));
+            let refusal = unavailable(Kind::Himds, &FetchError::new(class, "detail"));
             assert_eq!(refusal.status.as_u16(), status, "{class:?}");
             assert_eq!(refusal.retry_after.is_some(), status == 503, "{class:?}");
         }
@@ -201,8 +221,27 @@ mod tests {
     #[test]
     fn what_only_an_administrator_may_know_is_not_told() {
         for (class, _) in CLASSES {
-            let refusal = unavailable(&FetchError::new(class, "MARKER"));
+            let refusal = unavailable(Kind::Himds, &FetchError::new(class, "MARKER"));
             assert!(!refusal.description.contains("MARKER"), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_sent_to_the_azure_arc_agent_of_an_azure_vm() {
+        for (class, _) in CLASSES {
+            let error = FetchError::new(class, "detail");
+            for refusal in [
+                unavailable(Kind::Imds, &error),
+                no_document(Kind::Imds, &error),
+            ] {
+                for word in ["HIMDS", "himds", "azcmagent"] {
+                    assert!(
+                        !refusal.description.contains(word),
+                        "{class:?}: {}",
+                        refusal.description
+                    );
+                }
+            }
         }
     }
 }

@@ -1,4 +1,8 @@
 //! The policy in force: one value that is replaced as a whole.
+//!
+//! Short names in it stand for resources of the machine's cloud. Until that is known, the same
+//! files are kept as they would be under every cloud: what one of them would allow is not yet to
+//! be refused for good.
 
 use std::sync::Arc;
 
@@ -7,28 +11,35 @@ use arcbroker_policy::{Cloud, Diagnostics, Policy};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::policy_files::{self, Options};
+use crate::place::Place;
+use crate::policy_files::{self, Loaded, Options};
 
 /// The policy in force and how it came to be.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The policy.
     pub policy: Arc<Policy>,
+    /// What short names stand for.
+    pub place: Place,
     /// Unix seconds.
     pub loaded_at: u64,
     /// What it should not have.
     pub warnings: Arc<[String]>,
     /// Why the last reload was refused.
     pub reload_error: Option<Arc<str>>,
+    /// While the cloud is not known: what would be in force in each of the others.
+    others: Vec<(Cloud, Compiled)>,
 }
+
+/// A policy and its warnings, or why there is none.
+type Compiled = Result<(Arc<Policy>, Arc<[String]>), Arc<str>>;
 
 /// Replaces the policy.
 #[derive(Debug)]
 pub struct Reloader {
     options: Options,
-    cloud: Cloud,
     clock: Clock,
-    rules: watch::Sender<Rules>,
+    rules: watch::Sender<Arc<Rules>>,
 }
 
 impl Reloader {
@@ -37,49 +48,130 @@ impl Reloader {
     /// # Errors
     ///
     /// All that is wrong with it.
-    pub fn start(options: Options, cloud: Cloud, clock: Clock) -> Result<Self, Diagnostics> {
-        let rules = read(&options, cloud, &clock)?;
+    pub fn start(options: Options, place: Place, clock: Clock) -> Result<Self, Arc<str>> {
+        let loaded = policy_files::load_each(&options, &place.candidates());
+        let rules = Rules::new(loaded, place, &clock)?;
         Ok(Self {
             options,
-            cloud,
             clock,
-            rules: watch::Sender::new(rules),
+            rules: watch::Sender::new(Arc::new(rules)),
         })
     }
 
     /// The policy in force, now and later.
-    pub fn watch(&self) -> watch::Receiver<Rules> {
+    pub fn watch(&self) -> watch::Receiver<Arc<Rules>> {
         self.rules.subscribe()
     }
 
     /// Loads the policy again. One with any error is refused whole, and the old one stays.
     pub async fn reload(&self) {
-        let (options, cloud, clock) = (self.options.clone(), self.cloud, self.clock.clone());
-        let read = tokio::task::spawn_blocking(move || read(&options, cloud, &clock)).await;
-        match read {
-            Ok(Ok(rules)) => {
-                tracing::info!(
-                    rules = rules.policy.rules(),
-                    hash = rules.policy.hash(),
-                    "policy reloaded"
-                );
-                self.rules.send_replace(rules);
-            }
-            Ok(Err(diagnostics)) => self.refuse(&diagnostics.to_string()),
-            Err(error) => self.refuse(&format!(
-                "loading ended unexpectedly ({error}); this is a defect of arcbroker"
-            )),
+        let (options, clouds) = (self.options.clone(), self.rules.borrow().place.candidates());
+        let read = move || policy_files::load_each(&options, &clouds);
+        match tokio::task::spawn_blocking(read).await {
+            // The cloud may have become known meanwhile.
+            Ok(loaded) => self.replace(|old| Rules::new(loaded, old.place.clone(), &self.clock)),
+            Err(error) => self.replace(|_| {
+                let what = "loading ended unexpectedly";
+                Err(format!("{what} ({error}); this is a defect of arcbroker").into())
+            }),
         }
     }
 
-    fn refuse(&self, error: &str) {
-        tracing::error!("the new policy is refused and the old one stays in force:\n{error}");
+    /// The cloud of the machine is known now, once and for all.
+    pub fn settle(&self, place: &Place) {
+        if self.rules.borrow().place.is_settled() || !place.is_settled() {
+            return;
+        }
+        tracing::info!(cloud = %place.cloud(), "it is known now what short names of resources stand for");
+        if let Some(warning) = place.warning() {
+            tracing::warn!("{warning}");
+        }
         self.rules
-            .send_modify(|rules| rules.reload_error = Some(error.into()));
+            .send_modify(|rules| *rules = Arc::new(rules.settled(place.clone())));
+        if let Some(error) = &self.rules.borrow().reload_error {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn replace(&self, make: impl FnOnce(&Rules) -> Result<Rules, Arc<str>>) {
+        self.rules.send_modify(|rules| match make(rules) {
+            Ok(new) => {
+                tracing::info!(
+                    rules = new.policy.rules(),
+                    hash = new.policy.hash(),
+                    "policy reloaded"
+                );
+                *rules = Arc::new(new);
+            }
+            Err(error) => {
+                tracing::error!(
+                    "the new policy is refused and the old one stays in force:\n{error}"
+                );
+                Arc::make_mut(rules).reload_error = Some(error);
+            }
+        });
     }
 }
 
 impl Rules {
+    fn new(loaded: Vec<(Cloud, Loaded)>, place: Place, clock: &Clock) -> Result<Self, Arc<str>> {
+        let mut others: Vec<_> = loaded
+            .into_iter()
+            .map(|(cloud, loaded)| (cloud, compiled(loaded)))
+            .collect();
+        let (policy, warnings) = take(&mut others, place.cloud())?;
+        if !warnings.is_empty() {
+            tracing::warn!("the policy has warnings:\n{}", warnings.join("\n"));
+        }
+        if place.is_settled() {
+            others.clear();
+        }
+        Ok(Self {
+            policy,
+            warnings: with_warning(&warnings, &place),
+            place,
+            loaded_at: clock.now().wall.as_secs(),
+            reload_error: None,
+            others,
+        })
+    }
+
+    /// The same files in the cloud that the machine turned out to be in.
+    fn settled(&self, place: Place) -> Self {
+        let mut new = self.clone();
+        let chosen = new
+            .others
+            .iter()
+            .find(|(cloud, _)| *cloud == place.cloud())
+            .map(|(_, compiled)| compiled.clone());
+        match chosen {
+            // The one that is in force already.
+            None => {}
+            Some(Ok((policy, warnings))) => (new.policy, new.warnings) = (policy, warnings),
+            Some(Err(error)) => {
+                let what = format!(
+                    "the policy cannot be used in {}, where this machine is; the names of {} stay in force:\n{error}",
+                    place.cloud(),
+                    self.place.cloud()
+                );
+                new.reload_error = Some(what.into());
+            }
+        }
+        new.others.clear();
+        new.warnings = with_warning(&new.warnings, &place);
+        new.place = place;
+        new
+    }
+
+    /// The policy as it would be in force in a cloud that the machine may turn out to be in.
+    pub fn under(&self, cloud: Cloud) -> &Policy {
+        let other = self.others.iter().find(|(other, _)| *other == cloud);
+        match other {
+            Some((_, Ok((policy, _)))) => policy,
+            _ => &self.policy,
+        }
+    }
+
     /// What `status` shows.
     pub fn status(&self, dir: &str) -> PolicyStatus {
         PolicyStatus {
@@ -93,18 +185,24 @@ impl Rules {
     }
 }
 
-fn read(options: &Options, cloud: Cloud, clock: &Clock) -> Result<Rules, Diagnostics> {
-    let mut diagnostics = Diagnostics::new();
-    let Some(policy) = policy_files::load(options, cloud, &mut diagnostics) else {
-        return Err(diagnostics);
-    };
-    if !diagnostics.is_empty() {
-        tracing::warn!("the policy has warnings:\n{diagnostics}");
+fn compiled(loaded: Loaded) -> Compiled {
+    let texts = |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect();
+    match loaded {
+        Ok((policy, diagnostics)) => Ok((Arc::new(policy), texts(&diagnostics))),
+        Err(diagnostics) => Err(diagnostics.to_string().into()),
     }
-    Ok(Rules {
-        policy: Arc::new(policy),
-        loaded_at: clock.now().wall.as_secs(),
-        warnings: diagnostics.iter().map(ToString::to_string).collect(),
-        reload_error: None,
-    })
 }
+
+fn take(each: &mut Vec<(Cloud, Compiled)>, cloud: Cloud) -> Compiled {
+    match each.iter().position(|(other, _)| *other == cloud) {
+        Some(place) => each.swap_remove(place).1,
+        None => Err("it was not loaded for this cloud; this is a defect of arcbroker".into()),
+    }
+}
+
+fn with_warning(warnings: &[String], place: &Place) -> Arc<[String]> {
+    warnings.iter().cloned().chain(place.warning()).collect()
+}
+
+#[cfg(test)]
+mod tests;

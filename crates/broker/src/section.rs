@@ -1,6 +1,6 @@
 //! One table of the configuration file, read key by key into values that cannot be wrong.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,11 +43,16 @@ impl Section<'_, '_> {
         read.map_or(default, |value| value.value)
     }
 
+    pub(crate) fn integer(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<i64>,
+    ) -> Option<Spanned<i64>> {
+        self.table.as_mut()?.integer(key, range, self.diagnostics)
+    }
+
     pub(crate) fn count(&mut self, key: &'static str, default: usize) -> usize {
-        let read = self
-            .table
-            .as_mut()
-            .and_then(|table| table.integer(key, 1..=1_000_000, self.diagnostics));
+        let read = self.integer(key, 1..=1_000_000);
         read.and_then(|value| usize::try_from(value.value).ok())
             .unwrap_or(default)
     }
@@ -141,14 +146,20 @@ impl Section<'_, '_> {
         owners
     }
 
-    pub(crate) fn endpoint(&mut self, key: &'static str, default: &'static str) -> SocketAddr {
+    /// An endpoint whose address is one of those that are `allowed`; `problem` says why another is
+    /// not.
+    pub(crate) fn endpoint(
+        &mut self,
+        key: &'static str,
+        default: &'static str,
+        allowed: fn(IpAddr) -> bool,
+        problem: &str,
+    ) -> SocketAddr {
         let text = self.string(key);
         let address = address(text.as_ref().map_or(default, |text| text.value.as_str()));
         let problem = match address {
-            Some(address) if address.ip().is_loopback() => return address,
-            Some(_) => {
-                "this is not a loopback address: a token asked for there would cross the network"
-            }
+            Some(address) if allowed(address.ip()) => return address,
+            Some(_) => problem,
             None => "this is not of the form http://ADDRESS:PORT with an IP address",
         };
         if let Some(text) = text {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::wire::{Allowed, HealthAnswer, SCHEMA, TokensAnswer, WhoamiAnswer, path};
-use arcbroker_policy::{Cloud, Grant, Identity, Policy, Resource};
+use arcbroker_policy::{Cloud, Grant, Identity, Resource};
 use bytes::Bytes;
 use hyper::Response;
 use hyper::http::request::Parts;
@@ -18,6 +18,7 @@ use crate::cache::{Acquired, TokenCache};
 use crate::clock::Clock;
 use crate::documents::Documents;
 use crate::peer::Peer;
+use crate::place::Place;
 use crate::record::Outcome;
 use crate::refusal;
 use crate::reply::{Body, Refusal, json, raw_json};
@@ -45,7 +46,7 @@ pub struct Service {
     /// Where documents are.
     pub documents: Documents,
     /// Who may have what.
-    pub rules: watch::Receiver<Rules>,
+    pub rules: watch::Receiver<Arc<Rules>>,
     /// Where decisions are recorded.
     pub audit: Arc<AuditLog>,
     /// Health and status.
@@ -54,8 +55,6 @@ pub struct Service {
     pub clock: Clock,
     /// True once the daemon is told to stop.
     pub stopped: watch::Receiver<bool>,
-    /// What short names of resources stand for.
-    pub cloud: Cloud,
     /// Whose token a request without a selector gets.
     pub identity: Identity,
     /// Where the policy is: told to who is denied.
@@ -109,7 +108,7 @@ impl Service {
         run: impl FnOnce(Option<&Resource>) -> usize,
     ) -> Result<Response<Body>, Malformed> {
         check_frame(head, POST)?;
-        let resource = named_resource(head, self.cloud)?;
+        let resource = named_resource(head, self.rules.borrow().place.cloud())?;
         Ok(json(&TokensAnswer {
             schema: SCHEMA,
             tokens: run(resource.as_ref()),
@@ -118,10 +117,10 @@ impl Service {
 
     async fn token(&self, peer: &Peer, head: &Parts) -> Response<Body> {
         // One snapshot of the policy for the whole request.
-        let policy = Arc::clone(&self.rules.borrow().policy);
-        let mut visit = Visit::begin(&self.audit, &self.clock, peer, policy.hash());
+        let rules = Arc::clone(&self.rules.borrow());
+        let mut visit = Visit::begin(&self.audit, &self.clock, peer, rules.policy.hash());
         let id = visit.id();
-        let decision = self.decide(peer, head, &policy, &mut visit).await;
+        let decision = self.decide(peer, head, &rules, &mut visit).await;
         let outcome = decision
             .as_ref()
             .map_or_else(|(outcome, _)| *outcome, |_| Outcome::Issued);
@@ -142,7 +141,7 @@ impl Service {
         let now = self.clock.now();
         if acquired.token.remaining(now) < HARD_FLOOR {
             let error = FetchError::new(Class::Deadline, "the token ended while it was recorded");
-            return Err(refusal::unavailable(&error));
+            return Err(self.unavailable(&error));
         }
         Ok(raw_json(acquired.token.answer(now)))
     }
@@ -151,22 +150,30 @@ impl Service {
         &self,
         peer: &Peer,
         head: &Parts,
-        policy: &Policy,
+        rules: &Rules,
         visit: &mut Visit<'_>,
     ) -> Decision {
-        let (identity, resource, mut wish) = self
-            .read(head)
-            .map_err(|malformed| (Outcome::Malformed, refusal::malformed(&malformed)))?;
+        let malformed = |malformed: Malformed| (Outcome::Malformed, refusal::malformed(&malformed));
+        let place = self.place(peer, head, rules).await;
+        let (identity, resource, mut wish) = self.read(head, place.cloud()).map_err(malformed)?;
         visit.asked(&identity, &resource);
-        let grant = policy
-            .decide(&peer.caller, &identity, &resource)
-            .map_err(|denial| {
-                tracing::debug!(id = %visit.id(), uid = peer.caller.uid, %denial, "denied");
-                (
-                    Outcome::Denied,
-                    refusal::denied(peer, &identity, &resource, &self.policy_dir, visit.id()),
-                )
-            })?;
+        let decide = |cloud| {
+            let policy = rules.under(cloud);
+            policy.decide(&peer.caller, &identity, &resource)
+        };
+        let grant = decide(place.cloud()).map_err(|denial| {
+            // Nobody comes back after a 403, so none is given before it is sure.
+            let mut candidates = place.candidates().into_iter();
+            if candidates.any(|cloud| decide(cloud).is_ok()) {
+                let kind = self.board.upstream.kind();
+                return (Outcome::Unavailable, refusal::unknown_cloud(kind));
+            }
+            tracing::debug!(id = %visit.id(), uid = peer.caller.uid, %denial, "denied");
+            (
+                Outcome::Denied,
+                refusal::denied(peer, &identity, &resource, &self.policy_dir, visit.id()),
+            )
+        })?;
         visit.granted(&grant);
         wish.bypass = wish.bypass
             && grant.may_bypass_cache()
@@ -174,9 +181,28 @@ impl Service {
         self.acquire(&grant, wish).await
     }
 
-    fn read(&self, head: &Parts) -> Result<(Identity, Resource, Wish), Malformed> {
+    /// Where the machine is. While that is not known, a request that every cloud would answer the
+    /// same does not wait for it; for another, upstream is asked.
+    async fn place(&self, peer: &Peer, head: &Parts, rules: &Rules) -> Place {
+        let answer = |cloud: &Cloud| {
+            let (identity, resource, _) = self.read(head, *cloud).ok()?;
+            let decision = rules
+                .under(*cloud)
+                .decide(&peer.caller, &identity, &resource);
+            Some((resource, decision.is_ok()))
+        };
+        let mut candidates = rules.place.candidates();
+        candidates.dedup_by_key(|cloud| answer(cloud));
+        if candidates.len() == 1 {
+            return rules.place.clone();
+        }
+        let told = self.documents.place().await;
+        told.unwrap_or_else(|| rules.place.clone())
+    }
+
+    fn read(&self, head: &Parts, cloud: Cloud) -> Result<(Identity, Resource, Wish), Malformed> {
         check_frame(head, GET)?;
-        let ask = Ask::parse(check_metadata(head)?, self.cloud)?;
+        let ask = Ask::parse(check_metadata(head)?, cloud)?;
         Ok((
             ask.identity.unwrap_or_else(|| self.identity.clone()),
             ask.resource,
@@ -192,7 +218,11 @@ impl Service {
                 Err(FetchError::new(Class::Deadline, "the daemon stops, and upstream gave no token in time"))
             }
         };
-        token.map_err(|error| (Outcome::Unavailable, refusal::unavailable(&error)))
+        token.map_err(|error| (Outcome::Unavailable, self.unavailable(&error)))
+    }
+
+    fn unavailable(&self, error: &FetchError) -> Refusal {
+        refusal::unavailable(self.board.upstream.kind(), error)
     }
 
     /// Ends a while after the daemon was told to stop: who waits must have an answer before the end.
@@ -219,11 +249,13 @@ impl Service {
         };
         match (document, self.board.tenant()) {
             (Ok(document), _) => raw_json([document, Bytes::new(), Bytes::new()]),
-            // HIMDS need not have this document, but every token names the tenant.
+            // Upstream need not have this document, but every token names the tenant.
             (Err(_), Some(tenant)) if head.uri.path() == path::IDENTITY_INFO => {
                 json(&serde_json::json!({ "tenantId": tenant }))
             }
-            (Err(error), _) => refusal::no_document(&error).response(None),
+            (Err(error), _) => {
+                refusal::no_document(self.board.upstream.kind(), &error).response(None)
+            }
         }
     }
 

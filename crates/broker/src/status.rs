@@ -33,7 +33,7 @@ pub struct StatusBoard {
     /// Where tokens are.
     pub tokens: TokenCache<Arc<Upstream>>,
     /// Who may have what.
-    pub rules: watch::Receiver<Rules>,
+    pub rules: watch::Receiver<Arc<Rules>>,
     /// Where the rules are.
     pub policy_dir: String,
     /// Where decisions are recorded.
@@ -66,6 +66,7 @@ impl StatusBoard {
         let (reports, record) = (self.tokens.reports(), self.upstream.record());
         let (health, reasons) = self.judge(&reports, &record);
         let (turns, (sequence, error)) = (self.turns.view(), self.audit.state());
+        let (choice, rules) = (self.upstream.choice(), Arc::clone(&self.rules.borrow()));
         let budget = |report: &Report| {
             let token = report.view.token.as_ref().filter(|_| report.wanted)?;
             Some(token.remaining(now).saturating_sub(HARD_FLOOR).as_secs())
@@ -80,7 +81,8 @@ impl StatusBoard {
             reasons,
             outage_budget_seconds: reports.iter().filter_map(budget).min(),
             upstream: UpstreamStatus {
-                kind: "himds".to_owned(),
+                kind: choice.kind.as_str().to_owned(),
+                reason: choice.reason.to_string(),
                 endpoint: format!("http://{}", self.upstream.endpoint()),
                 last_success_at: record.last_success_at,
                 last_failure_at: record.last_failure.as_ref().map(|(at, _)| *at),
@@ -88,8 +90,12 @@ impl StatusBoard {
                 token_requests: record.token_requests,
                 failures_in_a_row: turns.failures,
                 asked_again_in_seconds: turns.shut_for.map(whole_seconds),
+                cloud: rules
+                    .place
+                    .is_settled()
+                    .then(|| rules.place.cloud().to_string()),
             },
-            policy: self.rules.borrow().status(&self.policy_dir),
+            policy: rules.status(&self.policy_dir),
             audit: AuditStatus {
                 file: self
                     .audit_options
@@ -131,15 +137,18 @@ impl StatusBoard {
                 "the last policy reload was refused; the old policy is in force".to_owned(),
             ));
         }
+        let kind = self.upstream.kind();
         match (record.last_success_at, &record.last_failure) {
-            (None, None) => found.push((Health::Starting, "HIMDS has not answered yet".to_owned())),
+            (None, None) => {
+                found.push((Health::Starting, format!("{kind} has not answered yet")));
+            }
             (None, Some((_, what))) => {
                 let health = if self.turns.is_booting() {
                     Health::Starting
                 } else {
                     Health::Degraded
                 };
-                found.push((health, format!("HIMDS has not answered yet: {what}")));
+                found.push((health, format!("{kind} has not answered yet: {what}")));
             }
             _ => {}
         }

@@ -95,6 +95,10 @@ pub struct Claims {
     pub oid: Option<String>,
     /// Audience.
     pub aud: Option<String>,
+    /// Client id of the identity.
+    pub appid: Option<String>,
+    /// Resource id of the identity.
+    pub xms_mirid: Option<String>,
     /// Unix seconds.
     pub exp: Option<u64>,
 }
@@ -146,7 +150,7 @@ impl AccessToken {
         self.expires_on
     }
 
-    /// Claims that nothing is decided on.
+    /// Claims that nothing is granted on.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
@@ -183,7 +187,7 @@ impl fmt::Debug for AccessToken {
 
 impl Claims {
     /// Reads the payload of a JWT; anything else has no claims.
-    fn peek(token: &str) -> Self {
+    pub fn peek(token: &str) -> Self {
         let decode = || {
             let payload = token.split('.').nth(1)?;
             let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(payload).ok()?);

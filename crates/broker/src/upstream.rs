@@ -1,34 +1,33 @@
-//! HIMDS as a source of tokens: make sure who it is, ask, be challenged, read the key, ask again.
-//!
-//! The order matters. Who holds the port is known before anything is sent or believed, and once
-//! more before a key file is opened; every attempt has a challenge of its own, because a key is
-//! used once.
+//! Where tokens come from: HIMDS or IMDS, whichever this machine has.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arcbroker_policy::Identity;
 use bytes::Bytes;
-use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::timeout;
 
-use crate::challenge::{ChallengeError, KeyFiles};
 use crate::clock::Clock;
+use crate::detect::{self, Choice};
 use crate::dial::{Connector, DialError};
-use crate::issue::{Complaint, IssueError, decode};
-use crate::link::Link;
-use crate::token::{AccessToken, Class, FetchError, Key, TokenSource, Wanted};
+use crate::failure::{Cause, Failure};
+use crate::himds::{self, Himds};
+use crate::imds::{self, Imds};
+use crate::issue::decode;
+use crate::kind::Kind;
+use crate::link::{LOCAL, Link};
+use crate::token::{AccessToken, FetchError, Key, TokenSource, Wanted};
+use crate::window::Window;
 
-/// The one api-version that every agent in use knows.
-const API_VERSION: &str = "2020-06-01";
 const TOKEN: &str = "/metadata/identity/oauth2/token";
 
-/// How long an answer may take that needs no more than HIMDS itself.
-const LOCAL: Duration = Duration::from_secs(10);
-/// How long a token may take: HIMDS asks Entra, perhaps through a proxy.
-const REMOTE: Duration = Duration::from_secs(30);
+/// How long it may take to find out who holds HIMDS's port, where nothing else tells that there is
+/// an agent.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// All but the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -37,28 +36,28 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Seconds that a Retry-After can mean.
-const RETRY_AFTER_LIMITS: (u64, u64) = (1, 300);
-/// What is assumed when upstream throttles without saying for how long.
-const THROTTLED: Duration = Duration::from_secs(10);
-
-/// Where HIMDS is and what is believed of it.
+/// Where tokens come from.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its address: always loopback.
-    pub endpoint: SocketAddr,
-    /// Who may hold the endpoint.
-    pub owners: Vec<u32>,
-    /// Where it puts key files.
-    pub keys: KeyFiles,
+    /// The kind, as far as it is known.
+    pub choice: Choice,
+    /// Below which signs of a kind are looked for.
+    pub root: PathBuf,
+    /// HIMDS.
+    pub himds: Himds,
+    /// IMDS.
+    pub imds: Imds,
 }
 
-/// HIMDS, through whatever makes connections to it.
+/// The one of them that this machine has, through whatever makes connections to it.
 #[derive(Debug)]
 pub struct Upstream {
     options: Options,
     connector: Connector,
     clock: Clock,
+    choice: Mutex<Choice>,
+    /// What IMDS counts.
+    window: Window,
     record: Mutex<Record>,
 }
 
@@ -73,55 +72,66 @@ pub struct Record {
     pub token_requests: u64,
 }
 
-/// Why HIMDS gave nothing. No variant carries text of a key or a token.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// There was no answer, or not from HIMDS.
-    #[error("HIMDS: {0}")]
-    Dial(#[from] DialError),
-    /// A token without a challenge: HIMDS never does that.
-    #[error("HIMDS: {0} gave a token without a challenge; it was not used")]
-    Unchallenged(SocketAddr),
-    /// The challenge cannot be answered.
-    #[error("HIMDS's challenge was not answered: {0}")]
-    Challenge(#[from] ChallengeError),
-    /// The key was not accepted.
-    #[error("HIMDS did not accept the key that it had asked for")]
-    StaleKey,
-    /// Another status than was hoped for.
-    #[error("HIMDS answered {status}{}{words}", if words.is_empty() { "" } else { ": " })]
-    Status {
-        /// The status.
-        status: StatusCode,
-        /// The `error` of the body.
-        code: String,
-        /// What the body says: printable and short.
-        words: String,
-        /// How long it wants to be left alone.
-        retry_after: Option<Duration>,
-    },
-    /// The answer is no token.
-    #[error("HIMDS: {0}")]
-    Issue(#[from] IssueError),
-    /// The token is of no use.
-    #[error("HIMDS gave a token that has already expired: compare the clocks")]
-    Expired,
+impl Options {
+    /// Looks for signs of a kind, unless one has been found or was configured.
+    pub async fn decide(&mut self, connector: &Connector) {
+        if !self.choice.is_settled() {
+            self.choice = self.look(connector).await;
+        }
+    }
+
+    async fn look(&self, connector: &Connector) -> Choice {
+        let is_held = async {
+            let dialled = timeout(LOOK, self.himds.dial(connector)).await;
+            dialled.is_ok_and(|dialled| dialled.is_ok())
+        };
+        detect::choose(&self.root, self.himds.endpoint, is_held).await
+    }
 }
 
 impl Upstream {
     /// Nothing is sent until something is asked for.
     pub fn new(options: Options, connector: Connector, clock: Clock) -> Self {
+        let per_second = Kind::Imds.most_per_second().unwrap_or(u32::MAX);
         Self {
+            choice: Mutex::new(options.choice.clone()),
             options,
             connector,
             clock,
+            window: Window::new(per_second),
             record: Mutex::default(),
         }
     }
 
+    /// The kind that is asked, and why it is this one.
+    pub fn choice(&self) -> Choice {
+        lock(&self.choice).clone()
+    }
+
+    /// The kind that is asked.
+    pub fn kind(&self) -> Kind {
+        lock(&self.choice).kind
+    }
+
     /// Its address.
     pub fn endpoint(&self) -> SocketAddr {
-        self.options.endpoint
+        match self.kind() {
+            Kind::Himds => self.options.himds.endpoint,
+            Kind::Imds => self.options.imds.endpoint,
+        }
+    }
+
+    /// Looks for signs again, where none was found and nothing has ever answered: the agent may
+    /// have been installed meanwhile, or come up.
+    pub async fn look_again(&self) {
+        if self.choice().is_settled() || self.record().last_success_at.is_some() {
+            return;
+        }
+        let choice = self.options.look(&self.connector).await;
+        if choice.is_settled() {
+            tracing::info!(kind = choice.kind.as_str(), reason = %choice.reason, "it is known now where tokens come from");
+            *lock(&self.choice) = choice;
+        }
     }
 
     /// How it went so far.
@@ -135,58 +145,50 @@ impl Upstream {
     ///
     /// As for a token; the owner of the socket is checked here as well.
     pub async fn document(&self, path: &str) -> Result<Bytes, FetchError> {
+        let kind = self.kind();
+        let version = match kind {
+            Kind::Himds => himds::API_VERSION,
+            Kind::Imds => imds::DOCUMENT_VERSION,
+        };
         let result = async {
-            let mut link = self.dial().await?;
-            let answer = link
-                .get(&format!("{path}?api-version={API_VERSION}"), None, LOCAL)
-                .await?;
+            let mut link = self.dial(kind).await?;
+            let target = format!("{path}?api-version={version}");
+            let answer = link.get(&target, None, LOCAL).await?;
             match answer.status() {
                 StatusCode::OK => Ok(answer.into_body()),
-                _ => Err(refusal(&answer)),
+                _ => Err(Cause::refusal(&answer)),
             }
         };
-        self.note(result.await)
+        self.note(kind, result.await)
     }
 
-    async fn dial(&self) -> Result<Link, DialError> {
-        Link::dial(&self.connector, self.options.endpoint, &self.options.owners).await
+    async fn dial(&self, kind: Kind) -> Result<Link, DialError> {
+        match kind {
+            Kind::Himds => self.options.himds.dial(&self.connector).await,
+            Kind::Imds => {
+                self.window.pass().await;
+                self.options.imds.dial(&self.connector).await
+            }
+        }
     }
 
-    async fn converse(&self, wanted: &Wanted) -> Result<AccessToken, UpstreamError> {
+    async fn converse(&self, kind: Kind, wanted: &Wanted) -> Result<AccessToken, Cause> {
         self.with_record(|record| record.token_requests += 1);
-        let target = target(wanted);
-        let mut link = self.dial().await?;
-        let challenge = link.get(&target, None, LOCAL).await?;
-        match challenge.status() {
-            StatusCode::UNAUTHORIZED => {}
-            StatusCode::OK => return Err(UpstreamError::Unchallenged(self.options.endpoint)),
-            _ => return Err(refusal(&challenge)),
-        }
-        let mut link = self.attested(link).await?;
-        let authorization = self
-            .options
-            .keys
-            .read(&self.options.keys.locate(challenge.headers())?)?;
-        let answer = link.get(&target, Some(&authorization), REMOTE).await?;
-        match answer.status() {
-            StatusCode::OK => self.accept(answer.body(), &wanted.key),
-            StatusCode::UNAUTHORIZED => Err(UpstreamError::StaleKey),
-            _ => Err(refusal(&answer)),
-        }
+        let target = target(kind, wanted);
+        let body = match kind {
+            Kind::Himds => self.options.himds.ask(&self.connector, &target).await?,
+            Kind::Imds => {
+                self.window.pass().await;
+                self.options.imds.ask(&self.connector, &target).await?
+            }
+        };
+        self.accept(kind, &body, &wanted.key)
     }
 
-    /// A connection that is held by HIMDS at this moment: the same one, unless it has been closed.
-    async fn attested(&self, mut link: Link) -> Result<Link, UpstreamError> {
-        if link.attest(&self.options.owners)? && link.is_open().await {
-            return Ok(link);
-        }
-        Ok(self.dial().await?)
-    }
-
-    fn accept(&self, body: &[u8], key: &Key) -> Result<AccessToken, UpstreamError> {
+    fn accept(&self, kind: Kind, body: &[u8], key: &Key) -> Result<AccessToken, Cause> {
         let now = self.clock.now();
-        let issue = decode(body, key, now.wall.as_secs())?;
-        let token = AccessToken::new(&issue, &key.resource, now).ok_or(UpstreamError::Expired)?;
+        let issue = decode(body, key, kind, now.wall.as_secs())?;
+        let token = AccessToken::new(&issue, &key.resource, now).ok_or(Cause::Expired)?;
         // Only a sign that something is odd: the token is the resource's to judge, not ours.
         if token
             .claims()
@@ -199,11 +201,12 @@ impl Upstream {
         Ok(token)
     }
 
-    fn note<T>(&self, result: Result<T, UpstreamError>) -> Result<T, FetchError> {
+    fn note<T>(&self, kind: Kind, result: Result<T, Cause>) -> Result<T, FetchError> {
         let now = self.clock.now();
+        let result = result.map_err(|cause| Failure { kind, cause });
         self.with_record(|record| match &result {
             Ok(_) => record.last_success_at = Some(now.wall.as_secs()),
-            Err(error) => record.last_failure = Some((now.wall.as_secs(), error.to_string())),
+            Err(failure) => record.last_failure = Some((now.wall.as_secs(), failure.to_string())),
         });
         result.map_err(FetchError::from)
     }
@@ -215,88 +218,23 @@ impl Upstream {
 
 impl TokenSource for Upstream {
     async fn fetch(&self, wanted: &Wanted) -> Result<AccessToken, FetchError> {
-        self.note(self.converse(wanted).await)
+        let kind = self.kind();
+        self.note(kind, self.converse(kind, wanted).await)
     }
 }
 
-impl UpstreamError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Dial(DialError::Down(_) | DialError::ToItself(_)) => Class::Down,
-            Self::Dial(DialError::Owner { .. } | DialError::UnknownOwner { .. }) => Class::Hostile,
-            Self::Dial(DialError::TooLarge { .. }) | Self::Issue(_) | Self::Expired => {
-                Class::Garbage
-            }
-            Self::Dial(_) => Class::Broken,
-            Self::Challenge(ChallengeError::Denied) => Class::KeyDenied,
-            Self::Unchallenged(_) | Self::Challenge(_) => Class::Challenge,
-            Self::StaleKey => Class::StaleKey,
-            Self::Status { status, code, .. } => status_class(*status, code),
-        }
-    }
-}
-
-impl From<UpstreamError> for FetchError {
-    fn from(error: UpstreamError) -> Self {
-        let mut fetch = Self::new(error.class(), error.to_string());
-        if let UpstreamError::Status {
-            words, retry_after, ..
-        } = error
-        {
-            fetch.retry_after =
-                retry_after.or((fetch.class == Class::Throttled).then_some(THROTTLED));
-            fetch.upstream = (!words.is_empty()).then(|| words.into());
-        }
-        fetch
-    }
-}
-
-/// A panic elsewhere leaves it as it was: every change is a single assignment.
+/// A panic elsewhere leaves each as it was: every change is a single assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn status_class(status: StatusCode, code: &str) -> Class {
-    match status.as_u16() {
-        404 if code == "identity_not_found" => Class::UnknownIdentity,
-        401 | 403 | 404 => Class::Refused,
-        408 | 500..=599 => Class::Server,
-        410 => Class::Upgrading,
-        429 => Class::Throttled,
-        400..=499 => Class::Permanent,
-        _ => Class::Garbage,
-    }
-}
-
-fn refusal(answer: &Response<Bytes>) -> UpstreamError {
-    let Complaint { code, words } = Complaint::decode(answer.body());
-    UpstreamError::Status {
-        status: answer.status(),
-        code,
-        words,
-        retry_after: retry_after(answer.headers()),
-    }
-}
-
-/// Seconds only: a date would have to be judged by a clock that may be wrong.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers
-        .get(RETRY_AFTER)
-        .and_then(|value: &HeaderValue| value.to_str().ok())?
-        .trim();
-    let seconds = match text.parse::<u64>() {
-        Ok(seconds) => seconds,
-        // More than fits is more than the limit.
-        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => u64::MAX,
-        Err(_) => return None,
-    };
-    let (least, most) = RETRY_AFTER_LIMITS;
-    Some(Duration::from_secs(seconds.clamp(least, most)))
-}
-
 /// Path and query of a token request. HIMDS ignores `mi_res_id` in silence, so that a resource id
-/// always goes as `msi_res_id`.
-fn target(Wanted { key, bypass }: &Wanted) -> String {
+/// always goes as `msi_res_id`, which both kinds know.
+fn target(kind: Kind, Wanted { key, bypass }: &Wanted) -> String {
+    let version = match kind {
+        Kind::Himds => himds::API_VERSION,
+        Kind::Imds => imds::API_VERSION,
+    };
     let encode = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
     let selector = match &key.identity {
         Identity::System => String::new(),
@@ -306,7 +244,7 @@ fn target(Wanted { key, bypass }: &Wanted) -> String {
     };
     let bypass = if *bypass { "&bypass_cache=true" } else { "" };
     format!(
-        "{TOKEN}?api-version={API_VERSION}&resource={}{selector}{bypass}",
+        "{TOKEN}?api-version={version}&resource={}{selector}{bypass}",
         encode(key.resource.as_str())
     )
 }

@@ -88,7 +88,7 @@ impl Failure {
                 Some("the admin socket is for root: sudo arcbroker status".to_owned())
             }
             Self::TooShort { .. } => Some(
-                "the broker replaces it by itself as soon as HIMDS gives another; see: sudo arcbroker status"
+                "the broker replaces it by itself as soon as it gets another; see: sudo arcbroker status"
                     .to_owned(),
             ),
             Self::Admin(error) | Self::Tokens(error) => advice(error),

@@ -26,7 +26,7 @@ pub const MAX_RESOURCE: usize = 256;
 /// The api-version that our own client sends.
 pub const API_VERSION: &str = "2020-06-01";
 
-/// The [`ErrorAnswer::error`] of what no rule of the policy allows. A 403 with another word comes from HIMDS.
+/// The [`ErrorAnswer::error`] of what no rule of the policy allows. A 403 with another word comes from upstream.
 pub const ACCESS_DENIED: &str = "access_denied";
 
 /// Request paths.
@@ -142,7 +142,7 @@ pub enum Health {
     Healthy,
     /// Tokens are served, but something needs attention.
     Degraded,
-    /// The daemon is up and HIMDS has not answered yet.
+    /// The daemon is up and upstream has not answered yet.
     Starting,
     /// A wanted resource has no token.
     Failing,
@@ -183,7 +183,7 @@ pub struct StatusAnswer {
     pub health: Health,
     /// Why health is not `healthy`, one sentence each.
     pub reasons: Vec<String>,
-    /// Seconds for which every wanted token would survive if HIMDS stopped now; absent without one.
+    /// Seconds for which every wanted token would survive if upstream stopped now; absent without one.
     pub outage_budget_seconds: Option<u64>,
     /// Where tokens come from.
     pub upstream: UpstreamStatus,
@@ -202,8 +202,11 @@ pub struct StatusAnswer {
 /// Where tokens come from.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct UpstreamStatus {
-    /// `himds`.
+    /// `himds` or `imds`.
     pub kind: String,
+    /// Why it is this one.
+    #[serde(default)]
+    pub reason: String,
     /// Its address.
     pub endpoint: String,
     /// When it last gave what it was asked for, Unix seconds.
@@ -220,6 +223,10 @@ pub struct UpstreamStatus {
     /// Seconds until it is asked again, when it is left alone.
     #[serde(default)]
     pub asked_again_in_seconds: Option<u64>,
+    /// The cloud whose resources short names stand for, as `azEnvironment` names it; absent until
+    /// upstream has told.
+    #[serde(default)]
+    pub cloud: Option<String>,
 }
 
 /// The rules in force.

@@ -1,4 +1,6 @@
 use super::*;
+use crate::detect::Choice;
+use crate::kind::Kind;
 
 fn errors(text: &str) -> String {
     let mut diagnostics = Diagnostics::new();
@@ -18,8 +20,14 @@ fn settings(text: &str) -> Settings {
 #[test]
 fn an_empty_file_is_all_defaults() {
     let settings = settings("");
-    assert_eq!(settings.upstream.endpoint.to_string(), "127.0.0.1:40342");
-    assert_eq!(settings.upstream.keys.dir, PathBuf::from(TOKENS_DIR));
+    assert_eq!(
+        settings.upstream.himds.endpoint.to_string(),
+        "127.0.0.1:40342"
+    );
+    assert_eq!(
+        settings.upstream.himds.keys.dir,
+        PathBuf::from(upstream::TOKENS_DIR)
+    );
     assert_eq!(settings.admin.mode, 0o600);
     assert_eq!(
         (settings.token.mode, settings.token.group.as_str()),
@@ -71,7 +79,7 @@ fn an_endpoint_is_a_literal_loopback_address() {
 #[test]
 fn owners_are_names_or_numbers_and_those_that_do_not_exist_are_left_out() {
     let text = "[upstream]\nowners = [\"root\", 1234, \"1235\", \"no such user\"]\n";
-    assert_eq!(settings(text).upstream.owners, [0, 1234, 1235]);
+    assert_eq!(settings(text).upstream.himds.owners, [0, 1234, 1235]);
     assert!(errors(text).contains("there is no such user"));
 }
 
@@ -95,19 +103,77 @@ fn the_default_identity_can_be_a_user_assigned_one() {
 }
 
 #[test]
-fn kinds_that_are_not_offered_are_refused() {
-    for (kind, good) in [
-        ("auto", true),
-        ("himds", true),
-        ("imds", false),
-        ("aws", false),
+fn a_kind_is_configured_or_found_out() {
+    for (kind, choice) in [
+        ("auto", Choice::undecided()),
+        ("himds", Choice::configured(Kind::Himds)),
+        ("imds", Choice::configured(Kind::Imds)),
     ] {
-        assert_eq!(
-            errors(&format!("[upstream]\nkind = \"{kind}\"\n")).is_empty(),
-            good,
-            "{kind}"
-        );
+        let text = format!("[upstream]\nkind = \"{kind}\"\n");
+        assert_eq!(settings(&text).upstream.choice, choice);
+        assert_eq!(errors(&text), "");
     }
+    let errors = errors("[upstream]\nkind = \"aws\"\n");
+    assert!(
+        errors.contains("write one of \"auto\", \"himds\", \"imds\""),
+        "{errors}"
+    );
+}
+
+#[test]
+fn imds_is_at_its_own_address_or_on_loopback() {
+    let set = |value: &str| errors(&format!("[upstream]\nimds-endpoint = \"{value}\"\n"));
+    for good in [
+        "http://169.254.169.254",
+        "http://169.254.169.254:80/",
+        "http://169.254.169.254:8080",
+        "http://127.0.0.1:5",
+        "http://[::1]:5",
+    ] {
+        assert_eq!(set(good), "", "{good}");
+    }
+    for bad in [
+        "http://169.254.169.253",
+        "http://10.0.0.1",
+        "http://[fe80::1]:80",
+        "http://[::ffff:169.254.169.254]",
+        "http://metadata",
+        "https://169.254.169.254",
+    ] {
+        assert!(set(bad).contains("broker.toml:2:17"), "{bad}");
+    }
+}
+
+#[test]
+fn the_cloud_has_the_names_of_the_instance_metadata() {
+    for (name, cloud) in [
+        ("auto", None),
+        ("AzurePublicCloud", Some(Cloud::Public)),
+        ("AzureUSGovernmentCloud", Some(Cloud::UsGovernment)),
+        ("AzureChinaCloud", Some(Cloud::China)),
+    ] {
+        let text = format!("[upstream]\ncloud = \"{name}\"\n");
+        assert_eq!(settings(&text).cloud, cloud);
+    }
+    let errors = errors("[upstream]\ncloud = \"AzureGermanCloud\"\n");
+    assert!(
+        errors.contains("broker.toml:2:9") && errors.contains("AzureChinaCloud"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn no_more_is_asked_of_imds_than_it_takes() {
+    let text = |kind| format!("[upstream]\nkind = \"{kind}\"\nfetches-per-second = 21\n");
+    assert_eq!(settings(&text("himds")).turns.per_second, 21);
+    assert_eq!(settings(&text("auto")).turns.per_second, 21);
+    assert_eq!(settings(&text("imds")).turns.per_second, 20);
+    let warning = errors(&text("imds"));
+    assert!(
+        warning.contains("broker.toml:3:22") && warning.contains("no more than 20"),
+        "{warning}"
+    );
+    assert_eq!(errors(&text("auto")), "");
 }
 
 #[test]

@@ -112,3 +112,15 @@ async fn no_way_of_connecting_may_take_longer_than_a_second() {
         "{error}"
     );
 }
+
+#[test]
+fn the_host_header_has_a_port_where_it_is_not_that_of_http() {
+    for (address, expected) in [
+        ("169.254.169.254:80", "169.254.169.254"),
+        ("127.0.0.1:40342", "127.0.0.1:40342"),
+        ("[::1]:80", "[::1]"),
+        ("[::1]:8080", "[::1]:8080"),
+    ] {
+        assert_eq!(host(address.parse().unwrap()), expected);
+    }
+}

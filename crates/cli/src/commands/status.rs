@@ -74,11 +74,24 @@ pub(super) fn fill(page: &mut Page, answer: &StatusAnswer, now: u64) {
 }
 
 fn upstream(page: &mut Page, upstream: &UpstreamStatus, now: u64) {
-    let UpstreamStatus { kind, endpoint, .. } = upstream;
+    let UpstreamStatus {
+        kind,
+        endpoint,
+        reason,
+        ..
+    } = upstream;
+    // A broker of before they were told leaves both out.
+    let because = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(", {reason}")
+    };
+    let cloud = upstream.cloud.as_deref().unwrap_or("not known yet");
     let success = upstream
         .last_success_at
         .map_or_else(|| "never".to_owned(), |at| ago(at, now));
-    page.field("Upstream", &format!("{kind} at {endpoint}"))
+    page.field("Upstream", &format!("{kind} at {endpoint}{because}"))
+        .field("", &format!("cloud {cloud}"))
         .field(
             "",
             &format!(
@@ -192,6 +205,7 @@ mod tests {
             outage_budget_seconds: Some(20_000),
             upstream: UpstreamStatus {
                 kind: "himds".into(),
+                reason: "by configuration".into(),
                 endpoint: "http://127.0.0.1:40342".into(),
                 last_success_at: Some(NOW - 240),
                 last_failure_at: Some(NOW - 12),
@@ -199,6 +213,7 @@ mod tests {
                 token_requests: 7,
                 failures_in_a_row: Some(9),
                 asked_again_in_seconds: Some(12),
+                cloud: Some("AzurePublicCloud".into()),
             },
             policy: PolicyStatus {
                 dir: "/etc/arcbroker/policy.d".into(),
@@ -251,7 +266,8 @@ mod tests {
 degraded   arcbrokerd 0.1.0, pid 4312, up 3 h 12 min
   - HIMDS refuses connections
 
-Upstream   himds at http://127.0.0.1:40342
+Upstream   himds at http://127.0.0.1:40342, by configuration
+           cloud AzurePublicCloud
            last answer 4 min ago, 7 token requests since the start
            after 9 failures in a row it is asked again in 12 s
            last failure 12 s ago: connection refused
@@ -278,9 +294,11 @@ https://vault.azure.net: [2Jtimed out
         answer.tokens.clear();
         answer.upstream.last_success_at = None;
         answer.upstream.last_failure_at = None;
+        answer.upstream.cloud = None;
         let text = text(&answer);
         assert!(text.starts_with("starting   arcbrokerd"), "{text}");
         assert!(text.contains("last answer never"), "{text}");
+        assert!(text.contains("cloud not known yet"), "{text}");
         assert!(
             text.ends_with("\nNo tokens yet: nobody has asked for one.\n"),
             "{text}"

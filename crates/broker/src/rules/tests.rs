@@ -1,0 +1,152 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use arcbroker_policy::{Caller, Identity, Resource};
+use nix::unistd::geteuid;
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::Now;
+
+const PUBLIC: &str = "https://vault.azure.net";
+const US: &str = "https://vault.usgovcloudapi.net";
+const CHINA: &str = "https://vault.azure.cn";
+
+fn clock() -> Clock {
+    Clock::from_fn(|| Now {
+        wall: Duration::from_secs(7),
+        boot: Duration::ZERO,
+    })
+}
+
+fn write(dir: &TempDir, resources: &str) {
+    let path = dir.path().join("a.toml");
+    let text =
+        format!("version = 1\n[[rule]]\nname = \"a\"\nuser = 1\nresources = [{resources}]\n");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+fn start(resources: &str, place: Place) -> (TempDir, Reloader) {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, resources);
+    let options = Options {
+        dir: dir.path().to_owned(),
+        owners: vec![geteuid().as_raw()],
+    };
+    let reloader = Reloader::start(options, place, clock()).unwrap();
+    (dir, reloader)
+}
+
+fn allows(policy: &Policy, resource: &str) -> bool {
+    let caller = Caller {
+        uid: 1,
+        gid: 1,
+        groups: Vec::new(),
+    };
+    let resource = Resource::exact(resource).unwrap();
+    policy.decide(&caller, &Identity::System, &resource).is_ok()
+}
+
+#[test]
+fn a_short_name_stands_for_what_it_is_in_the_cloud_that_becomes_known() {
+    let (_dir, reloader) = start("\"keyvault\"", Place::Unknown);
+    let before = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&before.policy, PUBLIC) && !allows(&before.policy, US));
+    assert!(allows(before.under(Cloud::UsGovernment), US));
+    assert!(allows(before.under(Cloud::China), CHINA));
+    assert!(!allows(before.under(Cloud::China), PUBLIC));
+
+    reloader.settle(&Place::Unknown);
+    assert!(!reloader.watch().borrow().place.is_settled());
+    reloader.settle(&Place::Known(Cloud::UsGovernment));
+    let after = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&after.policy, US) && !allows(&after.policy, PUBLIC));
+    assert_eq!(after.place, Place::Known(Cloud::UsGovernment));
+    assert_eq!(after.policy.hash(), before.policy.hash(), "the same files");
+    assert!(after.others.is_empty(), "the others are not kept");
+
+    reloader.settle(&Place::Known(Cloud::China));
+    assert!(
+        allows(&reloader.watch().borrow().policy, US),
+        "once and for all"
+    );
+}
+
+#[tokio::test]
+async fn a_reload_is_for_the_cloud_that_is_known_by_then() {
+    let (dir, reloader) = start("\"keyvault\"", Place::Unknown);
+    write(&dir, "\"keyvault\", \"arm\"");
+    reloader.reload().await;
+    let rules = Arc::clone(&reloader.watch().borrow());
+    assert_eq!(rules.others.len(), 2);
+    assert!(allows(
+        rules.under(Cloud::China),
+        "https://management.chinacloudapi.cn"
+    ));
+
+    reloader.settle(&Place::Known(Cloud::China));
+    write(&dir, "\"keyvault\"");
+    reloader.reload().await;
+    let rules = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&rules.policy, CHINA) && !allows(&rules.policy, PUBLIC));
+    assert_eq!(rules.place, Place::Known(Cloud::China));
+}
+
+#[tokio::test]
+async fn a_policy_that_is_of_no_use_in_the_cloud_keeps_the_old_one_loudly() {
+    let (dir, reloader) = start("\"keyvault\", \"eventhubs\"", Place::Unknown);
+    assert_eq!(reloader.watch().borrow().reload_error, None);
+    reloader.settle(&Place::Known(Cloud::UsGovernment));
+    let rules = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&rules.policy, PUBLIC) && !allows(&rules.policy, US));
+    let error = rules.reload_error.as_deref().unwrap();
+    for part in [
+        "AzureUSGovernmentCloud",
+        "a.toml:5:26",
+        "`eventhubs` is not known",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+
+    write(&dir, "\"keyvault\"");
+    reloader.reload().await;
+    let rules = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&rules.policy, US) && !allows(&rules.policy, PUBLIC));
+    assert_eq!(rules.reload_error, None);
+}
+
+#[test]
+fn a_foreign_cloud_is_a_warning_and_changes_nothing_else() {
+    let (_dir, reloader) = start("\"keyvault\"", Place::Unknown);
+    assert!(reloader.watch().borrow().warnings.is_empty());
+    reloader.settle(&Place::Foreign("AzureGermanCloud".into()));
+    let rules = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&rules.policy, PUBLIC));
+    assert_eq!(rules.warnings.len(), 1);
+    assert!(rules.warnings[0].contains("AzureGermanCloud"));
+}
+
+#[test]
+fn a_configured_cloud_is_the_only_one_that_is_looked_at() {
+    let (_dir, reloader) = start("\"keyvault\"", Place::Known(Cloud::China));
+    let rules = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&rules.policy, CHINA) && rules.others.is_empty());
+    assert!(
+        allows(rules.under(Cloud::Public), CHINA),
+        "no other is known of"
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "\"eventhubs\"");
+    let options = Options {
+        dir: dir.path().to_owned(),
+        owners: vec![geteuid().as_raw()],
+    };
+    let error = Reloader::start(options, Place::Known(Cloud::China), clock()).unwrap_err();
+    assert!(
+        error.contains("`eventhubs` is not known in AzureChinaCloud"),
+        "{error}"
+    );
+}
