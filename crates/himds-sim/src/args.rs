@@ -58,6 +58,10 @@ pub struct Args {
     /// Name of the machine
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
+    /// Cloud that the machine is in, which only the instance metadata tells: `AzurePublicCloud`,
+    /// `AzureUSGovernmentCloud`, `AzureChinaCloud`, or any other name
+    #[arg(long, value_name = "NAME")]
+    cloud: Option<String>,
     /// Who owns the key files, by name or number; needs root
     #[arg(long, value_name = "USER")]
     key_owner: Option<String>,
@@ -117,6 +121,7 @@ impl Args {
         }
         machine.tenant_id = self.tenant.unwrap_or_else(|| machine.tenant_id.clone());
         machine.name = self.machine.unwrap_or_else(|| machine.name.clone());
+        machine.az_environment = self.cloud.unwrap_or_else(|| machine.az_environment.clone());
         options
     }
 }

@@ -71,7 +71,7 @@ fn virtual_machine(machine: &Machine) -> Value {
 
 fn common(machine: &Machine, imds: bool) -> Value {
     json!({
-        "azEnvironment": "AzurePublicCloud",
+        "azEnvironment": machine.az_environment,
         "isHostCompatibilityLayerVm": "false",
         "location": machine.location,
         "name": machine.name,

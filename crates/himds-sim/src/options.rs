@@ -176,6 +176,8 @@ pub struct Machine {
     pub name: String,
     /// Its Azure region.
     pub location: String,
+    /// The cloud that it is in, as `azEnvironment` of the instance metadata tells it.
+    pub az_environment: String,
     /// Its VM id.
     pub vm_id: String,
     /// Client id of the system-assigned identity.
@@ -220,6 +222,7 @@ impl Default for Machine {
             resource_group: GROUP.to_owned(),
             name: "sim-machine-1".to_owned(),
             location: "westeurope".to_owned(),
+            az_environment: "AzurePublicCloud".to_owned(),
             vm_id: "0e9c4d7a-63b2-4f18-8d5e-91a7c2f3b604".to_owned(),
             client_id: "b1d8a6f4-2c3e-4975-8e60-7a91f0c5d312".to_owned(),
             object_id: "9f2e7c10-5a4b-4d83-b6c1-30e8d7a9f425".to_owned(),

@@ -200,6 +200,23 @@ async fn its_tokens_are_signed_with_the_published_key() {
 }
 
 #[tokio::test]
+async fn the_instance_metadata_name_the_cloud_of_the_command_line() {
+    for (arguments, cloud) in [
+        (&[][..], "AzurePublicCloud"),
+        (
+            &["--cloud", "AzureUSGovernmentCloud"][..],
+            "AzureUSGovernmentCloud",
+        ),
+        (&["--imds", "--cloud", "AzureChinaCloud"], "AzureChinaCloud"),
+    ] {
+        let program = Program::start(arguments);
+        let path = "/metadata/instance?api-version=2020-06-01";
+        let instance = program.get(path, &[("metadata", "true")]).await.json();
+        assert_eq!(instance["compute"]["azEnvironment"], cloud);
+    }
+}
+
+#[tokio::test]
 async fn faults_are_set_listed_and_cleared_through_the_control_socket() {
     let program = Program::start(&["--fault", "starting=1:1", "--fault", "key-mode=0600"]);
     assert_eq!(mode(&program.control_socket()), 0o600);
