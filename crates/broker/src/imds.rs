@@ -4,6 +4,7 @@
 //! address that no router passes on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -22,6 +23,9 @@ pub const API_VERSION: &str = "2018-02-01";
 /// The version for documents: new enough to name the cloud, and older than `userData`, in which
 /// people keep secrets.
 pub const DOCUMENT_VERSION: &str = "2020-06-01";
+
+/// How long it is not asked again for what it refused.
+const REFUSED: Duration = Duration::from_secs(30);
 
 /// Where IMDS is.
 #[derive(Clone, Debug)]
@@ -61,12 +65,18 @@ impl Imds {
             return Ok(answer.into_body());
         }
         let mut cause = Cause::refusal(&answer);
-        // It never says so of what was asked for, but of itself: it is being updated, and back soon.
-        if let Cause::Status { status, class, .. } = &mut cause
-            && *status == StatusCode::NOT_FOUND
+        if let Cause::Status {
+            class, retry_after, ..
+        } = &mut cause
             && *class == Class::Refused
         {
-            *class = Class::Server;
+            match answer.status() {
+                // It never says so of what was asked for, but of itself: it is being updated, and
+                // back soon.
+                StatusCode::NOT_FOUND => *class = Class::Server,
+                // "Do not try again", says its documentation.
+                _ => *retry_after = retry_after.or(Some(REFUSED)),
+            }
         }
         Err(cause)
     }

@@ -21,7 +21,7 @@ use crate::issue::decode;
 use crate::kind::Kind;
 use crate::link::{LOCAL, Link};
 use crate::token::{AccessToken, FetchError, Key, TokenSource, Wanted};
-use crate::window::Window;
+use crate::window::{Pass, Window};
 
 const TOKEN: &str = "/metadata/identity/oauth2/token";
 
@@ -151,6 +151,7 @@ impl Upstream {
             Kind::Imds => imds::DOCUMENT_VERSION,
         };
         let result = async {
+            let _pass = self.pass(kind).await;
             let mut link = self.dial(kind).await?;
             let target = format!("{path}?api-version={version}");
             let answer = link.get(&target, None, LOCAL).await?;
@@ -165,24 +166,27 @@ impl Upstream {
     async fn dial(&self, kind: Kind) -> Result<Link, DialError> {
         match kind {
             Kind::Himds => self.options.himds.dial(&self.connector).await,
-            Kind::Imds => {
-                self.window.pass().await;
-                self.options.imds.dial(&self.connector).await
-            }
+            Kind::Imds => self.options.imds.dial(&self.connector).await,
         }
     }
 
     async fn converse(&self, kind: Kind, wanted: &Wanted) -> Result<AccessToken, Cause> {
+        let _pass = self.pass(kind).await;
         self.with_record(|record| record.token_requests += 1);
         let target = target(kind, wanted);
         let body = match kind {
             Kind::Himds => self.options.himds.ask(&self.connector, &target).await?,
-            Kind::Imds => {
-                self.window.pass().await;
-                self.options.imds.ask(&self.connector, &target).await?
-            }
+            Kind::Imds => self.options.imds.ask(&self.connector, &target).await?,
         };
         self.accept(kind, &body, &wanted.key)
+    }
+
+    /// Waits where every request counts.
+    async fn pass(&self, kind: Kind) -> Option<Pass<'_>> {
+        match kind {
+            Kind::Himds => None,
+            Kind::Imds => Some(self.window.pass().await),
+        }
     }
 
     fn accept(&self, kind: Kind, body: &[u8], key: &Key) -> Result<AccessToken, Cause> {

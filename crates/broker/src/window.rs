@@ -1,50 +1,78 @@
-//! No more than so many in any second: who comes too early waits.
+//! No more than so many in any second, by the count of who answers: who comes too early waits.
 //!
-//! The bucket of the cache says how many new resources callers may cost; refreshes and retries go
-//! past it. This is for a service that counts every request and refuses what is too much.
+//! The buckets of [`turns`](crate::turns) let twice as many through in the first second, and what
+//! is sent apart may arrive together. This is for a service that counts what arrives, and refuses
+//! what is too much: a request counts until a second after its answer.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// A second, and what requests may come closer together on their way.
-const SECOND: Duration = Duration::from_millis(1_100);
+/// A second, and what two clocks of milliseconds may differ by.
+const SECOND: Duration = Duration::from_millis(1_005);
 
-/// When the last ones passed, and when those who wait will.
+/// What runs, and what has ended within a second.
 #[derive(Debug)]
 pub struct Window {
     most: usize,
-    turns: Mutex<VecDeque<Instant>>,
+    state: Mutex<State>,
 }
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    ended: VecDeque<Instant>,
+}
+
+/// One request, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Pass<'w>(&'w Window);
 
 impl Window {
     /// For at most `most` in a second.
     pub fn new(most: u32) -> Self {
         Self {
-            most: usize::try_from(most).unwrap_or(usize::MAX),
-            turns: Mutex::default(),
+            most: usize::try_from(most).unwrap_or(usize::MAX).max(1),
+            state: Mutex::default(),
         }
     }
 
-    /// Waits for a turn, in the order of the calls. How many wait is bounded by who calls.
-    pub async fn pass(&self) {
-        sleep_until(self.turn(Instant::now())).await;
+    /// Waits until one more may be sent. How many wait is bounded by who calls.
+    pub async fn pass(&self) -> Pass<'_> {
+        loop {
+            match self.enter(Instant::now()) {
+                Ok(pass) => return pass,
+                Err(again_at) => sleep_until(again_at).await,
+            }
+        }
     }
 
-    /// The turn of a call at this moment; it is used up, whether the call waits for it or not.
-    fn turn(&self, now: Instant) -> Instant {
-        // A panic elsewhere leaves every turn that was given.
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut turn = now;
-        if turns.len() >= self.most
-            && let Some(first) = turns.pop_front()
-        {
-            turn = turn.max(first + SECOND);
+    fn enter(&self, now: Instant) -> Result<Pass<'_>, Instant> {
+        let mut state = self.lock();
+        while state.ended.front().is_some_and(|end| *end + SECOND <= now) {
+            state.ended.pop_front();
         }
-        turns.push_back(turn);
-        turn
+        if state.running + state.ended.len() < self.most {
+            state.running += 1;
+            return Ok(Pass(self));
+        }
+        let first = state.ended.front().copied().unwrap_or(now);
+        Err(first + SECOND)
+    }
+
+    /// A panic elsewhere can at most lose one that ended, and then others wait the longer.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.running = state.running.saturating_sub(1);
+        state.ended.push_back(Instant::now());
     }
 }
 
@@ -52,37 +80,49 @@ impl Window {
 mod tests {
     use std::sync::Arc;
 
+    use tokio::task::JoinSet;
+    use tokio::time::sleep;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn u21_no_second_sees_more_than_twenty() {
+    async fn u21_no_second_sees_more_than_twenty_however_long_they_are_on_their_way() {
         let window = Arc::new(Window::new(20));
         let start = Instant::now();
-        let mut passing = tokio::task::JoinSet::new();
-        for _ in 0..90 {
+        let mut passing = JoinSet::new();
+        for number in 0..90_u64 {
             let window = Arc::clone(&window);
             passing.spawn(async move {
-                window.pass().await;
-                Instant::now()
+                let pass = window.pass().await;
+                let sent = Instant::now();
+                // Each is as long on its way as it likes, and is answered at once.
+                sleep(Duration::from_millis(number * 37 % 700)).await;
+                let arrived = Instant::now();
+                drop(pass);
+                (sent, arrived)
             });
         }
-        let mut times = passing.join_all().await;
-        times.sort();
-        assert_eq!(times[19] - start, Duration::ZERO, "the first need not wait");
-        for twenty_one in times.windows(21) {
+        let times = passing.join_all().await;
+        let at_once = times.iter().filter(|(sent, _)| *sent == start).count();
+        assert_eq!(at_once, 20, "the first need not wait");
+        let mut arrivals: Vec<_> = times.iter().map(|(_, arrived)| *arrived).collect();
+        arrivals.sort();
+        for twenty_one in arrivals.windows(21) {
             assert!(twenty_one[20] - twenty_one[0] >= Duration::from_secs(1));
         }
-        assert!(times[89] - start < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(9));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_gives_up_while_waiting_lets_nobody_pass_too_early() {
+    async fn what_is_given_up_counts_for_a_second_as_well() {
         let window = Window::new(1);
         let start = Instant::now();
-        window.pass().await;
+        let pass = window.pass().await;
         let impatient = tokio::time::timeout(Duration::from_millis(10), window.pass());
-        assert!(impatient.await.is_err());
-        window.pass().await;
-        assert!(start.elapsed() >= SECOND);
+        assert!(impatient.await.is_err(), "one runs");
+        drop(pass);
+        let ended = Instant::now();
+        drop(window.pass().await);
+        assert!(ended.elapsed() >= SECOND && start.elapsed() < 2 * SECOND);
     }
 }

@@ -1,4 +1,4 @@
-//! Which files the daemon opens, by the word of the kernel.
+//! Which files the daemon opens and where it connects to, by the word of the kernel.
 
 use std::fs;
 use std::process::Command;
@@ -13,21 +13,34 @@ use crate::{World, eventually, is_root};
 pub struct Trace {
     dir: TempDir,
     is_there: bool,
+    calls: &'static str,
 }
 
 impl Trace {
+    /// What is opened.
+    ///
     /// Says so where it cannot be used: what only it can show is then not tested.
     pub fn new(test: &str) -> Self {
+        Self::of(test, "open,openat,openat2")
+    }
+
+    /// Whatever is sent or connected to anywhere.
+    pub fn network(test: &str) -> Self {
+        Self::of(test, "connect,sendto,sendmsg,sendmmsg")
+    }
+
+    fn of(test: &str, calls: &'static str) -> Self {
         // Without root, nobody may look into a daemon that may not be dumped.
         let is_there = is_root() && Command::new("strace").arg("-V").output().is_ok();
         if !is_there {
             eprintln!(
-                "SKIPPED a part of {test}: which files are opened is only known with strace and root"
+                "SKIPPED a part of {test}: which system calls are made is only known with strace and root"
             );
         }
         Self {
             dir: tempfile::tempdir().unwrap(),
             is_there,
+            calls,
         }
     }
 
@@ -44,7 +57,7 @@ impl Trace {
             "-f",
             "-A",
             "-e",
-            "trace=open,openat,openat2",
+            &format!("trace={}", self.calls),
             "-o",
             &file,
         ]
@@ -52,8 +65,8 @@ impl Trace {
         .to_vec()
     }
 
-    /// Ends the daemon, and gives every call that opened something or tried to.
-    pub async fn opened(&self, world: &mut World) -> Option<String> {
+    /// Ends the daemon, and gives every call that did so or tried to.
+    pub async fn calls(&self, world: &mut World) -> Option<String> {
         let end = format!("{} ", world.daemon.pid());
         world.daemon.signal(Signal::SIGTERM);
         world.daemon.wait().await;

@@ -27,6 +27,10 @@ pub struct Setup {
     pub policy: String,
     /// Lines that are added to the tables of the configuration, by the name of the table.
     pub config: Vec<(&'static str, String)>,
+    /// Where tokens come from: `[upstream] kind`.
+    pub kind: &'static str,
+    /// Files below the root in which the daemon looks for signs of a kind.
+    pub signs: Vec<(&'static str, &'static str)>,
     /// The simulator.
     pub simulator: fn(&mut Options),
     /// What the simulator takes for the time.
@@ -34,6 +38,9 @@ pub struct Setup {
     /// A program below which the daemon runs; `{dir}` in it stands for the test's directory.
     pub wrapper: Vec<String>,
 }
+
+/// A port of nobody.
+const NOBODY: &str = "http://127.0.0.1:1";
 
 /// A rule that lets the user who runs the tests have Key Vault, storage and ARM.
 impl Default for Setup {
@@ -44,6 +51,8 @@ impl Default for Setup {
                 "version = 1\n[[rule]]\nname = \"test\"\nuser = {uid}\nresources = [\"keyvault\", \"storage\", \"arm\"]\n"
             ),
             config: Vec::new(),
+            kind: "auto",
+            signs: Vec::new(),
             simulator: |_| {},
             clock: Clock::system(),
             wrapper: Vec::new(),
@@ -81,9 +90,14 @@ impl World {
         // To be started again on the same port.
         options.listen = simulator.address();
         write_policy(dir.path(), &setup.policy);
+        for (file, text) in &setup.signs {
+            let path = dir.path().join("root").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
         fs::write(
             dir.path().join("broker.toml"),
-            config(dir.path(), &simulator.endpoint(), &setup.config),
+            config(dir.path(), &simulator.endpoint(), options.imds, &setup),
         )
         .unwrap();
         let place = dir.path().display().to_string();
@@ -322,8 +336,17 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-fn config(dir: &Path, endpoint: &str, extra: &[(&'static str, String)]) -> String {
+/// The machine that the daemon sees has no sign of any kind but those of the set-up: what the real
+/// one has must not matter.
+fn config(dir: &Path, endpoint: &str, imds: bool, setup: &Setup) -> String {
     let (uid, dir) = (geteuid(), dir.display());
+    // Nobody listens on the port of the other kind.
+    let (himds, imds) = if imds {
+        (NOBODY, endpoint)
+    } else {
+        (endpoint, NOBODY)
+    };
+    let kind = setup.kind;
     let group = if is_root() {
         SOCKET_GID
     } else {
@@ -333,7 +356,8 @@ fn config(dir: &Path, endpoint: &str, extra: &[(&'static str, String)]) -> Strin
         (
             "upstream",
             format!(
-                "himds-endpoint = \"{endpoint}\"\ntokens-dir = \"{dir}/tokens\"\nowners = [{uid}]\n\
+                "kind = \"{kind}\"\nhimds-endpoint = \"{himds}\"\nimds-endpoint = \"{imds}\"\n\
+                 detect-root = \"{dir}/root\"\ntokens-dir = \"{dir}/tokens\"\nowners = [{uid}]\n\
                  # Tests ask for many resources at once.\nfetches-per-second = 1000\n"
             ),
         ),
@@ -352,7 +376,8 @@ fn config(dir: &Path, endpoint: &str, extra: &[(&'static str, String)]) -> Strin
         ("log", "level = \"debug\"\n".to_owned()),
     ];
     let more = |name: &str| -> Vec<&str> {
-        extra
+        setup
+            .config
             .iter()
             .filter(|(table, _)| *table == name)
             .map(|(_, lines)| lines.as_str())

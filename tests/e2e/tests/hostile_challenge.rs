@@ -121,7 +121,7 @@ impl Range {
         .await;
         assert_eq!(self.world.simulator().challenges(), 2);
         let good = self.world.asked()[0].key.clone().unwrap();
-        let Some(trace) = self.trace.opened(&mut self.world).await else {
+        let Some(trace) = self.trace.calls(&mut self.world).await else {
             return;
         };
         assert!(trace.contains(&good), "the trace shows no key at all");

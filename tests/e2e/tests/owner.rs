@@ -132,7 +132,7 @@ async fn t6_i24_a_squatter_is_sent_no_key_and_no_file_is_opened_for_him() {
     let journal = squatter.journal().await;
     assert!(journal.is_empty(), "it was asked: {journal:?}");
     assert!(!world.said().await.contains("CANARY"));
-    if let Some(opened) = trace.opened(&mut world).await {
+    if let Some(opened) = trace.calls(&mut world).await {
         assert!(opened.contains(&genuine), "the trace shows no key at all");
         assert!(!opened.contains("CANARY"), "the key file was opened");
     }
@@ -168,7 +168,7 @@ async fn t6_relay_squatter_gets_nothing() {
         !heard.to_ascii_lowercase().contains("authorization"),
         "{heard}"
     );
-    if let Some(opened) = trace.opened(&mut world).await {
+    if let Some(opened) = trace.calls(&mut world).await {
         assert!(
             opened.contains("broker.toml") && !opened.contains(".key"),
             "a key file was opened"

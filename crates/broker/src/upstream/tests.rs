@@ -182,6 +182,8 @@ async fn u20_what_imds_answers_while_it_is_updated_or_busy_is_never_final() {
         let error = upstream.fetch(&wanted(Identity::System)).await.unwrap_err();
         assert_eq!(error.class, class, "{status}");
         assert!(error.detail.starts_with("IMDS answered"), "{error}");
+        let is_left_alone = error.retry_after.is_some();
+        assert_eq!(is_left_alone, matches!(status, 401 | 403 | 429), "{status}");
     }
 }
 
