@@ -6,7 +6,7 @@
 //!     accept ──► identify ──► read ──► authorize ──► acquire ──► audit ──► respond
 //!     server     peer         ask      policy crate  cache       visit     reply
 //!                                                      │
-//!                                                      └─► upstream ─► link, dial, owner, challenge, issue
+//!                                                      └─► upstream ─► himds, imds ─► link, dial, owner, challenge, issue
 //! ```
 //!
 //! [`service`] shows the path as one function. A token is only handed out for a

@@ -13,11 +13,16 @@ use crate::audit::{self, AuditLog};
 use crate::cache::{Report, TokenCache};
 use crate::clock::{Clock, Now};
 use crate::gate::Gate;
+use crate::kind::Kind;
+use crate::place::Place;
 use crate::rules::Rules;
 use crate::slot::HARD_FLOOR;
 use crate::token::Class;
 use crate::turns::Turns;
 use crate::upstream::{Record, Upstream};
+
+/// By then it has been asked for the cloud of the machine more than once.
+const TOLD_BY: Duration = Duration::from_mins(1);
 
 /// Reads the state of every part when it is asked; keeps none of its own.
 #[derive(Debug)]
@@ -152,6 +157,8 @@ impl StatusBoard {
             }
             _ => {}
         }
+        let up = self.clock.now().boot.saturating_sub(self.started.boot);
+        found.extend(place_health(&self.rules.borrow().place, kind, up));
         found.sort_by_key(|(health, _)| severity(*health));
         let worst = found.first().map_or(Health::Healthy, |(health, _)| *health);
         (worst, found.into_iter().map(|(_, reason)| reason).collect())
@@ -171,6 +178,19 @@ fn severity(health: Health) -> u8 {
         Health::Starting => 2,
         Health::Healthy => 3,
     }
+}
+
+/// Upstream tells where the machine is as soon as it answers at all; if it does not, somebody may be
+/// waiting in vain for what is allowed in another cloud.
+fn place_health(place: &Place, kind: Kind, up: Duration) -> Option<(Health, String)> {
+    (!place.is_settled() && up >= TOLD_BY).then(|| {
+        let what = format!(
+            "{kind} has not told which cloud this machine is in, and the names of {} stand in: see whether it answers \
+             /metadata/instance, or write [upstream] cloud",
+            place.cloud()
+        );
+        (Health::Degraded, what)
+    })
 }
 
 /// A token that never was, because what was asked for does not exist, is the caller's affair.
@@ -211,5 +231,27 @@ fn token_status(report: Report, now: Now) -> TokenStatus {
         refresh_in_seconds: report.view.refresh_in.map(|left| left.as_secs()),
         wanted: report.wanted,
         last_failure: report.view.failure.map(|failure| failure.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arcbroker_policy::Cloud;
+
+    use super::*;
+
+    #[test]
+    fn a_cloud_that_stays_unknown_needs_attention_and_any_other_does_not() {
+        let judged = |place: &Place, up| place_health(place, Kind::Imds, Duration::from_secs(up));
+        assert_eq!(judged(&Place::Unknown, 59), None);
+        let (health, reason) = judged(&Place::Unknown, 60).unwrap();
+        assert_eq!(health, Health::Degraded);
+        assert!(
+            reason.starts_with("IMDS has not told which cloud"),
+            "{reason}"
+        );
+        for place in [Place::Known(Cloud::China), Place::Foreign("x".into())] {
+            assert_eq!(judged(&place, 3600), None);
+        }
     }
 }

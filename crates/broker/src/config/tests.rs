@@ -39,6 +39,22 @@ fn an_empty_file_is_all_defaults() {
 }
 
 #[test]
+fn the_file_that_ships_has_every_key_at_its_default() {
+    let shipped = include_str!("../../../../packaging/broker.toml");
+    let mut diagnostics = Diagnostics::new();
+    let shipped = read("broker.toml", shipped.as_bytes(), &mut diagnostics).unwrap();
+    // A machine without the agent has no user of its name.
+    let others = |text: &String| !text.contains("there is no such user");
+    let told: Vec<_> = diagnostics
+        .iter()
+        .map(ToString::to_string)
+        .filter(others)
+        .collect();
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(format!("{shipped:?}"), format!("{:?}", settings("")));
+}
+
+#[test]
 fn all_mistakes_are_told_at_once_and_where_they_are() {
     let text = "[upstream]\nhimds-endpoint = \"http://10.0.0.1:40342\"\n[sockets]\ntoken-mode = \"rw\"\n[auditt]\n";
     let errors = errors(text);
