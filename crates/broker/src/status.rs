@@ -157,8 +157,10 @@ impl StatusBoard {
             }
             _ => {}
         }
-        let up = self.clock.now().boot.saturating_sub(self.started.boot);
-        found.extend(place_health(&self.rules.borrow().place, kind, up));
+        if record.last_success_at.is_some() {
+            let up = self.clock.now().boot.saturating_sub(self.started.boot);
+            found.extend(place_health(&self.rules.borrow().place, kind, up));
+        }
         found.sort_by_key(|(health, _)| severity(*health));
         let worst = found.first().map_or(Health::Healthy, |(health, _)| *health);
         (worst, found.into_iter().map(|(_, reason)| reason).collect())
@@ -180,8 +182,8 @@ fn severity(health: Health) -> u8 {
     }
 }
 
-/// Upstream tells where the machine is as soon as it answers at all; if it does not, somebody may be
-/// waiting in vain for what is allowed in another cloud.
+/// An upstream that answers also tells where the machine is; if it does not, somebody may be waiting
+/// in vain for what is allowed in another cloud.
 fn place_health(place: &Place, kind: Kind, up: Duration) -> Option<(Health, String)> {
     (!place.is_settled() && up >= TOLD_BY).then(|| {
         let what = format!(

@@ -84,7 +84,7 @@ impl World {
         let dir = make_directories();
         let mut options = Options::new(dir.path().join("tokens"));
         options.key_mode = 0o640;
-        options.clock = setup.clock;
+        options.clock = setup.clock.clone();
         (setup.simulator)(&mut options);
         let simulator = Simulator::start(options.clone()).await.unwrap();
         // To be started again on the same port.
