@@ -43,8 +43,9 @@ impl From<Exit> for ExitCode {
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    /// Of an administrator's command.
     #[error("{0}")]
-    Admin(#[source] Error),
+    Command(#[source] Error),
     #[error("{0}")]
     Demo(#[from] demo::Error),
     #[error("cannot write to standard output: {0}")]
@@ -54,6 +55,9 @@ pub(crate) enum Failure {
     ReaderGone,
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),
+    /// Of `status`, whose exit codes speak of the broker's health.
+    #[error("{0}")]
+    Status(#[source] Error),
     #[error("the token is good for {}, and {} are wanted", human(.left.as_secs()), human(.wanted.as_secs()))]
     TooShort { left: Duration, wanted: Duration },
     #[error("{0}")]
@@ -63,12 +67,12 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            // The numbers below 4 speak of the broker's health.
-            Self::Admin(_) => Exit::UNREACHABLE,
+            // The numbers below 4 speak of health.
+            Self::Status(_) => Exit::UNREACHABLE,
             Self::Demo(_) | Self::Output(_) | Self::Start(_) => Exit::FAILED,
             Self::ReaderGone => Exit::OK,
             Self::TooShort { .. } => Exit::UNAVAILABLE,
-            Self::Tokens(error) => match error {
+            Self::Command(error) | Self::Tokens(error) => match error {
                 Error::Denied { .. } => Exit::DENIED,
                 Error::TooSlow(_) | Error::Unreachable { .. } | Error::WrongOwner { .. } => {
                     Exit::UNREACHABLE
@@ -82,7 +86,12 @@ impl Failure {
     /// What to do next, where the message does not say it.
     pub(crate) fn advice(&self) -> Option<String> {
         match self {
-            Self::Admin(Error::Unreachable { source, .. })
+            Self::Command(Error::Unreachable { source, .. })
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                Some("the admin socket is for root: say sudo before the command".to_owned())
+            }
+            Self::Status(Error::Unreachable { source, .. })
                 if source.kind() == ErrorKind::PermissionDenied =>
             {
                 Some("the admin socket is for root: sudo arcbroker status".to_owned())
@@ -91,7 +100,7 @@ impl Failure {
                 "the broker replaces it by itself as soon as it gets another; see: sudo arcbroker status"
                     .to_owned(),
             ),
-            Self::Admin(error) | Self::Tokens(error) => advice(error),
+            Self::Command(error) | Self::Status(error) | Self::Tokens(error) => advice(error),
             Self::Demo(error) => error.advice(),
             Self::Output(_) | Self::ReaderGone | Self::Start(_) => None,
         }

@@ -75,8 +75,10 @@ async fn a_refresh_that_ran_already_does_not_count_as_the_answer_to_a_refusal() 
     let world = keeping(true);
     let refused = world.token().await.unwrap();
     world.script(keep(Duration::from_secs(2), true));
-    world.cache.refresh(None);
+    advance(14 * HOUR).await;
+    world.cache.sweep();
     settle().await;
+    assert_eq!(world.asked(), 2, "the refresh runs");
     let answer = ask_instead_of(&world, &refused).await.unwrap();
     assert_ne!(answer.token.digest(), refused.token.digest());
     assert_eq!((world.asked(), bypassed(&world)), (3, 1));

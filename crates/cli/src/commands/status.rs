@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) async fn run(client: &Client, json: bool) -> Result<Exit, Failure> {
-    let answer = client.status().await.map_err(Failure::Admin)?;
+    let answer = client.status().await.map_err(Failure::Status)?;
     if json {
         output::print_json(&answer)?;
     } else {

@@ -8,7 +8,7 @@ use crate::{
 };
 
 pub(super) async fn flush(client: &Client, resource: Option<&str>) -> Result<Exit, Failure> {
-    let answer = client.flush(resource).await.map_err(Failure::Admin)?;
+    let answer = client.flush(resource).await.map_err(Failure::Command)?;
     print(&format!(
         "{} dropped",
         counted(answer.tokens as u64, "token")
@@ -16,7 +16,7 @@ pub(super) async fn flush(client: &Client, resource: Option<&str>) -> Result<Exi
 }
 
 pub(super) async fn refresh(client: &Client, resource: Option<&str>) -> Result<Exit, Failure> {
-    let answer = client.refresh(resource).await.map_err(Failure::Admin)?;
+    let answer = client.refresh(resource).await.map_err(Failure::Command)?;
     print(&format!(
         "{} asked for anew",
         counted(answer.tokens as u64, "token")

@@ -53,7 +53,7 @@ pub(super) async fn tokens(client: &Client) -> Result<(), Failure> {
 }
 
 pub(super) async fn status(client: &Client) -> Result<(), Failure> {
-    let answer = client.status().await.map_err(Failure::Admin)?;
+    let answer = client.status().await.map_err(Failure::Command)?;
     let mut page = Page::new();
     page.blank()
         .line("5. What an administrator sees with arcbroker status:")
