@@ -53,7 +53,14 @@ impl Himds {
         }
         let mut link = self.attested(connector, link).await?;
         let authorization = self.keys.read(&self.keys.locate(challenge.headers())?)?;
-        let answer = link.get(target, Some(&authorization), REMOTE).await?;
+        let answer = match link.get(target, Some(&authorization), REMOTE).await {
+            // Closed after the challenge, and noticed just now: the key has not left, and is good.
+            Err(DialError::Closed(_)) => {
+                let mut link = self.dial(connector).await?;
+                link.get(target, Some(&authorization), REMOTE).await?
+            }
+            answered => answered?,
+        };
         match answer.status() {
             StatusCode::OK => Ok(answer.into_body()),
             StatusCode::UNAUTHORIZED => Err(Cause::StaleKey),

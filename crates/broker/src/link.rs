@@ -129,11 +129,13 @@ impl Link {
         };
         let request = request(target, address, authorization);
         let exchange = async {
-            let (head, body) = self
-                .sender
-                .send_request(request)
-                .await
-                .map_err(http)?
+            let sent = self.sender.try_send_request(request).await;
+            let (head, body) = sent
+                .map_err(|mut error| match error.take_message() {
+                    // It is given back, so no byte of it has left.
+                    Some(_) => DialError::Closed(address),
+                    None => http(error.into_error()),
+                })?
                 .into_parts();
             let body = Limited::new(body, MAX_BODY)
                 .collect()

@@ -124,3 +124,31 @@ fn the_host_header_has_a_port_where_it_is_not_that_of_http() {
         assert_eq!(host(address.parse().unwrap()), expected);
     }
 }
+
+#[tokio::test]
+async fn a_request_that_never_left_is_told_from_one_that_may_have_arrived() {
+    let (connector, mut ends) = memory(|| Ok(Some(HIMDS)));
+    let mut link = Link::dial(&connector, address(), &[HIMDS]).await.unwrap();
+    let mut end = ends.recv().await.unwrap();
+    let server = tokio::spawn(async move {
+        let mut request = vec![0; 4096];
+        end.read(&mut request).await.unwrap();
+        end.write_all(ANSWER.as_bytes()).await.unwrap();
+    });
+    let limit = Duration::from_secs(1);
+    link.get("/", None, limit).await.unwrap();
+    // Closed without a word after its answer.
+    server.await.unwrap();
+    let error = link.get("/", None, limit).await.unwrap_err();
+    assert!(matches!(error, DialError::Closed(_)), "{error:?}");
+
+    let mut link = Link::dial(&connector, address(), &[HIMDS]).await.unwrap();
+    let mut end = ends.recv().await.unwrap();
+    let server = tokio::spawn(async move {
+        let mut request = vec![0; 4096];
+        end.read(&mut request).await.unwrap();
+    });
+    let error = link.get("/", None, limit).await.unwrap_err();
+    server.await.unwrap();
+    assert!(matches!(error, DialError::Http { .. }), "{error:?}");
+}
