@@ -51,11 +51,11 @@ impl Himds {
             StatusCode::OK => return Err(Cause::Unchallenged),
             _ => return Err(Cause::refusal(&challenge)),
         }
-        let mut link = self.attested(connector, link).await?;
+        let (mut link, is_another) = self.attested(connector, link).await?;
         let authorization = self.keys.read(&self.keys.locate(challenge.headers())?)?;
         let answer = match link.get(target, Some(&authorization), REMOTE).await {
             // Closed after the challenge, and noticed just now: the key has not left, and is good.
-            Err(DialError::Closed(_)) => {
+            Err(DialError::Closed(_)) if !is_another => {
                 let mut link = self.dial(connector).await?;
                 link.get(target, Some(&authorization), REMOTE).await?
             }
@@ -69,10 +69,15 @@ impl Himds {
     }
 
     /// A connection that is held by HIMDS at this moment: the same one, unless it has been closed.
-    async fn attested(&self, connector: &Connector, mut link: Link) -> Result<Link, DialError> {
+    /// Whether it is another is said, because one attempt makes two connections at most.
+    async fn attested(
+        &self,
+        connector: &Connector,
+        mut link: Link,
+    ) -> Result<(Link, bool), DialError> {
         if link.attest(&self.owners)? && link.is_open().await {
-            return Ok(link);
+            return Ok((link, false));
         }
-        self.dial(connector).await
+        Ok((self.dial(connector).await?, true))
     }
 }
