@@ -28,7 +28,7 @@ const SAME_EXPIRY: Duration = Duration::from_secs(5);
 /// Upstream is not asked past its own cache more often than this for one key.
 const BYPASS_GAP: Duration = Duration::from_mins(1);
 
-/// With less than this left, upstream's own cache is passed by if it gave the same token again.
+/// With this left or less, upstream's own cache is passed by if it gave the same token again.
 const LITTLE_LEFT: Duration = Duration::from_mins(10);
 
 /// A step of the wall clock against the boot clock that makes the life of a token doubtful.
@@ -75,8 +75,10 @@ struct Failure {
     error: FetchError,
     /// In a row.
     count: u32,
-    /// Since boot: not to be tried before.
+    /// Since boot: a request is told of it until then.
     hold_until: Duration,
+    /// Since boot: without a request, nothing is tried before.
+    retry_at: Duration,
 }
 
 /// What a request wants besides a token.
@@ -155,13 +157,16 @@ impl Slot {
     /// Whether the sweep should fetch: due, or lost in an outage; wanted within `interest`; and not
     /// held off.
     pub fn is_due(&mut self, now: Now, interest: Duration) -> bool {
-        self.needs_fetch(now, interest) && !self.held_off(now)
+        self.retry_in(now, interest)
+            .is_some_and(|pause| pause.is_zero())
     }
 
     /// How long until a fetch may be tried without a request; `None` where none is needed.
     pub fn retry_in(&mut self, now: Now, interest: Duration) -> Option<Duration> {
+        let retry_at = self.failure.as_ref().map(|failure| failure.retry_at);
+        let at = self.hold_until(now).max(retry_at.unwrap_or_default());
         self.needs_fetch(now, interest)
-            .then(|| self.hold_until().saturating_sub(now.boot))
+            .then(|| at.saturating_sub(now.boot))
     }
 
     /// What is left of the token, or nothing: who has least comes first.
@@ -176,7 +181,7 @@ impl Slot {
         let kept_too_long = self
             .token
             .as_ref()
-            .is_some_and(|held| held.same_again && held.token.remaining(now) < LITTLE_LEFT);
+            .is_some_and(|held| held.same_again && held.token.remaining(now) <= LITTLE_LEFT);
         Errand {
             bypass: (self.refused.is_some() || self.bypass_wanted || kept_too_long)
                 && self.may_bypass(now),
@@ -242,7 +247,7 @@ impl Slot {
             } else {
                 held.token.remaining(now).saturating_sub(held.refresh_below)
             };
-            due.max(self.hold_until().saturating_sub(now.boot))
+            due.max(self.hold_until(now).saturating_sub(now.boot))
         });
         let failure = self.failure.as_ref().map(|failure| failure.error.clone());
         View {
@@ -329,16 +334,27 @@ impl Slot {
             .failure
             .as_ref()
             .map_or(1, |failure| failure.count.saturating_add(1));
+        let left = self.remaining(now);
+        // Those who failed together part, and none of them is held up for longer than the class of
+        // the failure says, unless upstream asked for it.
+        let gap = |unhurried| {
+            hold(error.class, count, unhurried).mul_f64(1.0 - (jitter - 1.0).abs())
+        };
         // Where requests begin to wait for a better token, they are not held up for long.
-        let unhurried = self.remaining(now) > SOFT_FLOOR;
-        // What upstream asked for is kept to the second.
-        let hold = error
-            .retry_after
-            .unwrap_or_else(|| hold(error.class, count, unhurried).mul_f64(jitter));
+        let usual = gap(left > SOFT_FLOOR);
+        // Where there is none left, it is requests that are in a hurry.
+        let alone = gap(left > SOFT_FLOOR || left.is_zero());
+        let (hold, retry) = match error.retry_after {
+            Some(asked) if error.class.is_outage() => (asked, asked),
+            // To come back at once does not make a request better that is wrong.
+            Some(asked) => (asked.max(usual), asked.max(alone)),
+            None => (usual, alone),
+        };
         self.failure = Some(Failure {
             error,
             count,
             hold_until: now.boot + hold,
+            retry_at: now.boot + retry,
         });
     }
 
@@ -354,14 +370,14 @@ impl Slot {
     }
 
     fn held_off(&self, now: Now) -> bool {
-        now.boot < self.hold_until()
+        now.boot < self.hold_until(now)
     }
 
-    fn hold_until(&self) -> Duration {
+    fn hold_until(&self, now: Now) -> Duration {
         let token = self
             .token
             .as_ref()
-            .map_or(Duration::ZERO, |held| held.hold_until);
+            .map_or(Duration::ZERO, |held| held.hold_until(now));
         token.max(
             self.failure
                 .as_ref()
@@ -396,6 +412,15 @@ impl Held {
             || Lead::of(now).differs(self.lead)
     }
 
+    /// A step of the wall clock may have taken most of what was left: then nothing is to wait for.
+    fn hold_until(&self, now: Now) -> Duration {
+        if Lead::of(now).differs(self.lead) {
+            Duration::ZERO
+        } else {
+            self.hold_until
+        }
+    }
+
     /// The same token again is never better: were the wall clock set back, it would seem so.
     fn gives_way(&self, to: &AccessToken, bypass: bool, refused: Option<Digest>, now: Now) -> bool {
         let (old, new) = (self.token.remaining(now), to.remaining(now));
@@ -406,9 +431,14 @@ impl Held {
                 || (bypass && to.expires_on() >= self.token.expires_on()))
     }
 
-    /// Upstream had nothing better. It may by the time that half of what is left is gone.
+    /// Upstream had nothing better. It may by the time that half of what is left is gone; or when
+    /// its cache may be passed by, or when requests begin to wait, whichever comes first.
     fn keep(&mut self, now: Now) {
-        self.hold_until = now.boot + (self.token.remaining(now) / 2).max(SAME_AGAIN);
+        let left = self.token.remaining(now);
+        let floors = [LITTLE_LEFT, SOFT_FLOOR].into_iter();
+        let to_floor = floors.filter_map(|floor| left.checked_sub(floor)).find(|gap| !gap.is_zero());
+        let hold = to_floor.unwrap_or_default().min(left / 2);
+        self.hold_until = now.boot + hold.max(SAME_AGAIN);
         self.lead = Lead::of(now);
         self.same_again = true;
         self.due_now = false;

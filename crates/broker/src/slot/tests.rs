@@ -173,11 +173,11 @@ fn the_same_token_again_does_not_loop() {
     let mut slot = with_token(0, 900);
     land(&mut slot, Ok(token("again", 500, 903)), at(500), 1.0);
     assert!(matches!(
-        slot.plan(at(699), false, PATIENCE, Wish::default()),
+        slot.plan(at(599), false, PATIENCE, Wish::default()),
         Plan::Serve(_)
     ));
     assert!(matches!(
-        slot.plan(at(700), false, PATIENCE, Wish::default()),
+        slot.plan(at(601), false, PATIENCE, Wish::default()),
         Plan::Wait(_)
     ));
 }
@@ -363,9 +363,16 @@ fn a_token_that_upstream_keeps_too_long_is_asked_for_past_its_cache() {
 
 #[test]
 fn i30_the_same_token_twice_is_asked_for_after_half_of_what_is_left_and_a_minute_at_least() {
-    let mut slot = with_token(0, 900);
-    for (now, gap) in [(500, 200), (700, 100), (780, 60)] {
-        land(&mut slot, Ok(token("first", now, 900)), at(now), 1.0);
+    let mut slot = with_token(0, 3600);
+    for (now, gap) in [
+        (1800, 900),
+        // Ten minutes are left then, and five.
+        (2700, 300),
+        (3000, 300),
+        (3250, 60),
+        (3300, 60),
+    ] {
+        land(&mut slot, Ok(token("first", now, 3600)), at(now), 1.0);
         assert!(!slot.is_due(at(now + gap - 1), Duration::MAX), "{now}");
         assert!(slot.is_due(at(now + gap), Duration::MAX), "{now}");
     }
