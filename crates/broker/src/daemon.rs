@@ -35,7 +35,7 @@ use crate::turns::{self, Turns};
 use crate::upstream::Upstream;
 
 /// The one timer of the daemon: everything that is done from time to time is done then.
-const TICK: Duration = Duration::from_secs(30);
+pub const TICK: Duration = Duration::from_secs(30);
 
 /// Connections to the admin socket, counted apart: callers must not be able to lock root out.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -305,8 +305,7 @@ async fn tend(
         }
     };
     let on_tick = || {
-        service.tokens.sweep();
-        service.audit.follow_rotation();
+        sweep(service);
         look_wanted.notify_one();
     };
     let watch = async {
@@ -342,9 +341,15 @@ async fn tend(
     std::future::pending::<()>().await;
 }
 
+/// Does what is done from time to time, and takes no time: every [`TICK`], and at the start.
+pub fn sweep(service: &Service) {
+    service.tokens.sweep();
+    service.audit.follow_rotation();
+}
+
 /// Finds out what is not known yet before somebody needs it: where tokens come from, whether that
 /// answers, and which cloud the machine is in. What is found shows in `status`.
-async fn look(service: &Service, reloader: &Reloader) {
+pub async fn look(service: &Service, reloader: &Reloader) {
     let upstream = &service.board.upstream;
     upstream.look_again().await;
     let is_settled = service.rules.borrow().place.is_settled();

@@ -337,9 +337,8 @@ impl Slot {
         let left = self.remaining(now);
         // Those who failed together part, and none of them is held up for longer than the class of
         // the failure says, unless upstream asked for it.
-        let gap = |unhurried| {
-            hold(error.class, count, unhurried).mul_f64(1.0 - (jitter - 1.0).abs())
-        };
+        let gap =
+            |unhurried| hold(error.class, count, unhurried).mul_f64(1.0 - (jitter - 1.0).abs());
         // Where requests begin to wait for a better token, they are not held up for long.
         let usual = gap(left > SOFT_FLOOR);
         // Where there is none left, it is requests that are in a hurry.
@@ -436,7 +435,9 @@ impl Held {
     fn keep(&mut self, now: Now) {
         let left = self.token.remaining(now);
         let floors = [LITTLE_LEFT, SOFT_FLOOR].into_iter();
-        let to_floor = floors.filter_map(|floor| left.checked_sub(floor)).find(|gap| !gap.is_zero());
+        let to_floor = floors
+            .filter_map(|floor| left.checked_sub(floor))
+            .find(|gap| !gap.is_zero());
         let hold = to_floor.unwrap_or_default().min(left / 2);
         self.hold_until = now.boot + hold.max(SAME_AGAIN);
         self.lead = Lead::of(now);
