@@ -24,6 +24,14 @@ chaos:
 lint:
     .ci/lint
 
+# Simulate so many machine-years, each from a seed of its own
+simulate YEARS="20":
+    cargo run --release -p arcbroker-simulation --example simulate -- --years {{YEARS}}
+
+# Plant defects, one after another, and demand that the simulation finds each
+mutants:
+    tests/simulation/check-mutants
+
 # Compare the cost of a cached token with nginx; needs nginx and h2load
 bench: build
     tests/bench/compare-nginx

@@ -55,7 +55,7 @@ impl Seen {
             asked.wanted = holding
                 .wanted_since
                 .map(|since| at.now.boot.saturating_sub(since));
-            holding.wanted_anyway |= wish != Wish::Nothing;
+            holding.wished |= wish != Wish::Nothing;
             if wish == Wish::Another {
                 holding.refused = holding.certain().map(|held| held.token);
             }
@@ -107,7 +107,7 @@ impl Seen {
                 format!("request {number} took {waited:?}")
             }),
             self.check_record(asked.kind, written),
-            self.check_decision(&asked, reply),
+            Self::check_decision(&asked, reply),
             self.check_answer(&asked, reply, waited, at),
         ];
         for check in checks {
@@ -192,7 +192,7 @@ impl Seen {
     }
 
     /// The decision follows from the policy and the caller alone. I22.
-    fn check_decision(&self, asked: &Asked, reply: &Reply) -> Check {
+    fn check_decision(asked: &Asked, reply: &Reply) -> Check {
         let is_denied = reply.status == 403 && reply.error == DENIED;
         let holds = match asked.kind {
             Kind::Forbidden(_) => is_denied,
@@ -230,6 +230,8 @@ impl Seen {
             None => {}
         }
         if wish != Wish::Nothing {
+            let holding = &mut self.keys[key];
+            holding.wished &= holding.talking.is_some();
             return Ok(());
         }
         self.check_service(key, asked, reply, waited)?;
@@ -259,7 +261,8 @@ impl Seen {
         Invariant::I31.demand(!is_gone, || {
             format!("token {number} names a principal that is gone")
         })?;
-        let held = self.check_best(key, number, asked, at)?;
+        let said = token.expires_in.parse().unwrap_or(u64::MAX);
+        let held = self.check_best(key, (number, said), asked, at)?;
         let left = held.left(at.now);
         Invariant::I3.demand(left >= HARD, || format!("token {number} has {left:?} left"))?;
         Invariant::I6.demand(token.expires_in == left.as_secs().to_string(), || {
@@ -280,12 +283,12 @@ impl Seen {
     fn check_best(
         &mut self,
         key: usize,
-        number: u64,
+        (number, left): (u64, u64),
         asked: &Asked,
         at: Moment,
     ) -> Result<Held, crate::invariant::Breach> {
         let holding = &mut self.keys[key];
-        if let Some(held) = holding.show(number) {
+        if let Some(held) = holding.show(number, left, at.now) {
             return Ok(held);
         }
         let is_older = asked.generation < holding.generation || holding.changed == at.awake;
@@ -480,7 +483,7 @@ impl Seen {
         Invariant::I21.demand(holding.asked.is_some(), || {
             format!("key {key} is called for, and nobody asked")
         })?;
-        let commanded = holding.wanted_anyway;
+        let commanded = holding.commanded || holding.wished;
         Invariant::I17.demand(commanded || now.boot >= holding.quiet_until, || {
             format!("key {key} is called for before its Retry-After ends")
         })?;

@@ -14,17 +14,18 @@ impl Dice {
     }
 
     /// Dice of their own for one purpose: what is drawn there changes nothing elsewhere.
+    #[must_use]
     pub fn apart(&self, purpose: &str) -> Self {
         // FNV-1a.
         let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let mut dice = Self(self.0 ^ hash);
-        Self(dice.next())
+        Self(dice.draw())
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,7 +37,7 @@ impl Dice {
     pub fn unit(&mut self) -> f64 {
         // 53 bits are what an f64 holds.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-        let unit = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
+        let unit = (self.draw() >> 11) as f64 / (1_u64 << 53) as f64;
         unit
     }
 
@@ -47,7 +48,7 @@ impl Dice {
 
     /// A number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % (end.max(1) as u64)).unwrap_or_default()
+        usize::try_from(self.draw() % (end.max(1) as u64)).unwrap_or_default()
     }
 
     /// One of them.
@@ -87,10 +88,10 @@ mod tests {
     fn a_seed_gives_the_same_numbers_for_ever() {
         let mut dice = Dice::new(7);
         assert_eq!(
-            [dice.next(), dice.next()],
+            [dice.draw(), dice.draw()],
             [7_191_089_600_892_374_487, 309_689_372_594_955_804]
         );
-        let draw = |mut dice: Dice| dice.next();
+        let draw = |mut dice: Dice| dice.draw();
         let dice = Dice::new(7);
         assert_eq!(draw(dice.apart("a")), draw(dice.apart("a")));
         assert_ne!(draw(dice.apart("a")), draw(dice.apart("b")));

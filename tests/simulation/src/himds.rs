@@ -198,7 +198,7 @@ impl Himds {
         let boot = self.0.timeline.moment().now.boot;
         let mut state = self.lock();
         self.sweep(&mut state, boot);
-        let number = state.dice.next();
+        let number = state.dice.draw();
         let (name, key) = (format!("{number:016x}.key"), format!("key-{number:016x}"));
         let path = self.0.keys_dir.join(&name);
         if fault != Some(Fault::KeyMissing) {

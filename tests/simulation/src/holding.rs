@@ -64,8 +64,10 @@ pub struct Holding {
     pub failed: Option<(Class, Duration)>,
     /// By the boot clock: when the same token came again, and by how much the wall was ahead then.
     pub again: Option<(Duration, Lead)>,
-    /// A wish, a flush or a command since the last call: it may be called although all is well.
-    pub wanted_anyway: bool,
+    /// A flush or a command since the last call: it may be called although all is well.
+    pub commanded: bool,
+    /// A client wants another token, and upstream has not been asked for one past its cache since.
+    pub wished: bool,
     /// By the boot clock: when a client last asked.
     pub asked: Option<Duration>,
     /// By the boot clock: since when somebody asks at least once in the time for which keys are kept
@@ -133,7 +135,8 @@ impl Default for Holding {
             talking: None,
             failed: None,
             again: None,
-            wanted_anyway: false,
+            commanded: false,
+            wished: false,
             asked: None,
             wanted_since: None,
             quiet_until: Duration::ZERO,
@@ -201,9 +204,9 @@ impl Holding {
     fn change(&mut self, mut after: Vec<Option<Held>>, awake: Duration) {
         let mut seen = Vec::new();
         after.retain(|state| {
-            let token = state.map(|held| held.token);
-            let is_new = !seen.contains(&token);
-            seen.push(token);
+            let what = state.map(|held| (held.token, held.ends));
+            let is_new = !seen.contains(&what);
+            seen.push(what);
             is_new
         });
         self.before = self.states.iter().flatten().copied().collect();
@@ -211,14 +214,19 @@ impl Holding {
         self.states = after;
     }
 
-    /// A client has this token: then it is that which is held. False where that cannot be.
-    pub fn show(&mut self, token: u64) -> Option<Held> {
+    /// A client has this token, with so many seconds left: then it is that which is held, if it can
+    /// be.
+    pub fn show(&mut self, token: u64, left: u64, now: Now) -> Option<Held> {
         let shown = self
             .states
             .iter()
             .flatten()
-            .find(|held| held.token == token);
-        let shown = *shown?;
+            .filter(|held| held.token == token);
+        let shown = *shown.min_by_key(|held| held.left(now).as_secs().abs_diff(left))?;
+        if self.again.is_some_and(|(at, _)| at <= shown.got.now.boot) {
+            // It has taken the place of the one that it might have been no better than.
+            self.again = None;
+        }
         self.states = vec![Some(shown)];
         Some(shown)
     }
@@ -240,7 +248,7 @@ impl Holding {
         self.warm = false;
         self.failed = None;
         self.again = None;
-        self.wanted_anyway = true;
+        self.commanded = true;
     }
 
     /// A client asks.
@@ -258,7 +266,11 @@ impl Holding {
         let due = |state: &Option<Held>| {
             state.is_none_or(|held| held.left(now) < HARD || held.may_be_refreshed(now))
         };
-        self.wanted_anyway || self.failed.is_some() || doubtful || self.states.iter().any(due)
+        self.commanded
+            || self.wished
+            || self.failed.is_some()
+            || doubtful
+            || self.states.iter().any(due)
     }
 
     /// For how long there has been no token.

@@ -12,8 +12,19 @@
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::panic,
+    clippy::unchecked_time_subtraction,
     clippy::unwrap_used,
     reason = "a test fails by panicking, and this crate is nothing but a test"
+)]
+#![allow(
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::unnecessary_debug_formatting,
+    reason = "texts are made for a few requests and for people: what they cost does not count"
+)]
+#![allow(
+    clippy::struct_excessive_bools,
+    reason = "what is observed of a key or a machine is yes or no, many times over"
 )]
 
 pub mod answers;

@@ -308,7 +308,8 @@ impl Seen {
             self.check(check);
             let holding = &mut self.keys[key];
             holding.talking = Some(conversation);
-            holding.wanted_anyway = false;
+            holding.commanded = false;
+            holding.wished &= !bypass;
         }
     }
 
@@ -409,7 +410,8 @@ impl Seen {
         self.figures.commands += 1;
         self.note(Event::RefreshWanted);
         for holding in &mut self.keys {
-            holding.wanted_anyway = true;
+            holding.commanded = true;
+            holding.bypassed = None;
         }
     }
 

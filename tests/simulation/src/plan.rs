@@ -200,9 +200,10 @@ impl Plan {
     pub fn wall(&mut self) -> (Shift, Duration) {
         let dice = &mut self.dice;
         let by = dice.pick(&[SECOND, HOUR, 10 * YEAR]);
-        let shift = match dice.chance(0.5) {
-            true => Shift::Ahead(by),
-            false => Shift::Behind(by),
+        let shift = if dice.chance(0.5) {
+            Shift::Ahead(by)
+        } else {
+            Shift::Behind(by)
         };
         (shift, dice.spread(MINUTE, 3 * DAY))
     }
@@ -240,9 +241,10 @@ impl Plan {
     pub fn patience(&mut self, share: f64) -> Option<Duration> {
         let dice = &mut self.dice;
         let leaves = dice.chance(share);
-        let time = match dice.chance(0.2) {
-            true => Duration::ZERO,
-            false => dice.spread(Duration::from_millis(1), 15 * SECOND),
+        let time = if dice.chance(0.2) {
+            Duration::ZERO
+        } else {
+            dice.spread(Duration::from_millis(1), 15 * SECOND)
         };
         (leaves && !self.patient).then_some(time)
     }
