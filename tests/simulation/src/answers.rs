@@ -21,6 +21,10 @@ const SHORT_LIVED: Duration = Duration::from_mins(10);
 /// A word for a denial by policy, which upstream's own refusal must not be taken for.
 const DENIED: &str = "access_denied";
 
+/// Refreshes of which one must come early, and what early means; the first may at 0.45.
+const ENOUGH: u32 = 50;
+const SOON: f64 = 0.48;
+
 impl Seen {
     /// A client asks.
     pub fn asked(&mut self, order: &Order) {
@@ -387,6 +391,11 @@ impl Seen {
                 )
             },
         );
+        self.check(check);
+        let (refreshes, soonest) = self.spread;
+        let check = Invariant::Jitter.demand(refreshes < ENOUGH || soonest < SOON, || {
+            format!("none of {refreshes} refreshes came before {soonest} of a life")
+        });
         self.check(check);
         self.figures.malformed = outcome("malformed");
         self.figures.unavailable = outcome("unavailable");

@@ -83,6 +83,9 @@ pub struct Holding {
 #[derive(Clone, Copy, Debug)]
 pub struct Lead(Duration, Duration);
 
+/// Lives of which a sweep's half a minute is a small part.
+const LONG: Duration = Duration::from_mins(30);
+
 impl Lead {
     /// At this moment.
     pub fn of(now: Now) -> Self {
@@ -271,6 +274,20 @@ impl Holding {
             || self.failed.is_some()
             || doubtful
             || self.states.iter().any(due)
+    }
+
+    /// What share of its life is gone of a token that nothing but its age can have due.
+    pub fn undisturbed(&self, now: Now) -> Option<f64> {
+        let [Some(held)] = self.states.as_slice() else {
+            return None;
+        };
+        let is_disturbed = self.commanded
+            || self.wished
+            || self.failed.is_some()
+            || self.again.is_some()
+            || Lead::of(held.got.now).differs(now);
+        let gone = 1.0 - held.left(now).as_secs_f64() / held.lifetime.as_secs_f64();
+        (!is_disturbed && held.lifetime >= LONG).then_some(gone)
     }
 
     /// For how long there has been no token.

@@ -55,6 +55,8 @@ pub enum Invariant {
     I30,
     /// No token of an identity that is gone.
     I31,
+    /// Refreshes are spread around half of a life.
+    Jitter,
 }
 
 /// An invariant that did not hold.

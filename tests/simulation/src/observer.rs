@@ -47,6 +47,8 @@ pub struct Seen {
     pub(crate) recorded: u64,
     /// Those that ended while none could be written.
     pub(crate) unrecorded: u64,
+    /// Refreshes that nothing disturbed, and the smallest share of a life that was gone at one.
+    pub(crate) spread: (u32, f64),
     /// Digests of what upstream saw, and of the answers of clients that stay.
     upstream: Trace,
     stayers: u64,
@@ -140,6 +142,7 @@ impl Observer {
             mute_failure: None,
             recorded: 0,
             unrecorded: 0,
+            spread: (0, 1.0),
             upstream: Trace::new(1),
             stayers: 0,
             broken: None,
@@ -306,6 +309,9 @@ impl Seen {
         if let Some(key) = key {
             let check = self.check_call(key, bypass, at);
             self.check(check);
+            if let Some(gone) = self.keys[key].undisturbed(at.now) {
+                self.spread = (self.spread.0 + 1, self.spread.1.min(gone));
+            }
             let holding = &mut self.keys[key];
             holding.talking = Some(conversation);
             holding.commanded = false;
