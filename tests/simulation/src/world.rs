@@ -30,9 +30,11 @@ use crate::wire::connector;
 const RESTLESS: Duration = Duration::from_mins(5);
 /// Time for whatever is under way to end: the longest wait, and the last refresh.
 const AFTERMATH: Duration = Duration::from_mins(3);
-/// How often the runtime may wake up in an hour for each thing that happens in it, and besides.
+/// How often the runtime may wake up in an hour for each thing that happens in it, and besides: a
+/// listener that does not accept is looked at up to ten times a second. A loop without a pause would
+/// wake up a hundred times as often.
 const WAKES_FOR_EACH: u64 = 40;
-const WAKES_BESIDES: u64 = 20_000;
+const WAKES_BESIDES: u64 = 40_000;
 /// Calls that upstream may get in an hour, whatever happens.
 ///
 /// The most are three keys without a token whose failure is remembered for 5 s, with two attempts
