@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::chance::Chance;
 use crate::clock::{Clock, Now};
 use crate::flight::Fetcher;
-use crate::principals::Principals;
+use crate::principals::{Principals, Standing};
 use crate::slot::{Plan, Slot, View, Wish};
 use crate::token::{AccessToken, Class, FetchError, Key, TokenSource, Wanted};
 use crate::turns::{Turns, Urgency};
@@ -371,6 +371,7 @@ impl<S: TokenSource> Shared<S> {
     ) -> Result<(), FetchError> {
         loop {
             let errand = entry.lock().slot.errand(self.now());
+            let changes = self.principals.changes(&key.identity);
             let wanted = Wanted {
                 key: key.clone(),
                 bypass: errand.bypass,
@@ -380,14 +381,20 @@ impl<S: TokenSource> Shared<S> {
             if let Err(error) = &told {
                 tracing::warn!(resource = %key.resource, identity = %key.identity, %error, "no token from upstream");
             }
-            let is_first_of_another = result
-                .as_ref()
-                .is_ok_and(|token| self.principals.learn(&key.identity, token.claims()));
-            if is_first_of_another {
+            let standing = result.as_ref().ok().map(|token| {
+                self.principals
+                    .learn(&key.identity, token.claims(), changes)
+            });
+            if standing == Some(Standing::Another) {
                 self.forget(&key.identity);
             }
             let mut state = entry.lock();
-            if result.is_ok() && !is_first_of_another && !state.slot.expects(errand) {
+            let is_worthless = match standing {
+                Some(Standing::Same) => !state.slot.expects(errand),
+                Some(Standing::Former) => true,
+                Some(Standing::Another) | None => false,
+            };
+            if is_worthless {
                 continue;
             }
             let jitter = self.fetcher.chance.between(&JITTER);

@@ -318,7 +318,7 @@ impl Slot {
         if let Some(held) = &mut self.token
             && !held.gives_way(&token, errand.bypass, self.refused, now)
         {
-            held.keep(now);
+            held.keep(errand.bypass, now);
             if errand.bypass {
                 // Upstream has no other: to ask again would be a loop.
                 self.refused = None;
@@ -432,13 +432,15 @@ impl Held {
 
     /// Upstream had nothing better. It may by the time that half of what is left is gone; or when
     /// its cache may be passed by, or when requests begin to wait, whichever comes first.
-    fn keep(&mut self, now: Now) {
+    fn keep(&mut self, bypass: bool, now: Now) {
         let left = self.token.remaining(now);
-        let floors = [LITTLE_LEFT, SOFT_FLOOR].into_iter();
-        let to_floor = floors
-            .filter_map(|floor| left.checked_sub(floor))
-            .find(|gap| !gap.is_zero());
-        let hold = to_floor.unwrap_or_default().min(left / 2);
+        let to_floor = match left.checked_sub(LITTLE_LEFT) {
+            Some(gap) if !gap.is_zero() => gap,
+            _ if bypass => left.saturating_sub(SOFT_FLOOR),
+            // Its cache may be passed by already, and was not.
+            _ => Duration::ZERO,
+        };
+        let hold = to_floor.min(left / 2);
         self.hold_until = now.boot + hold.max(SAME_AGAIN);
         self.lead = Lead::of(now);
         self.same_again = true;

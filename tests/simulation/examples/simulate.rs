@@ -32,6 +32,9 @@ struct Args {
     /// Days of each run, instead of a year.
     #[arg(long)]
     days: Option<u64>,
+    /// Go on after an invariant broke, and show what broke with each seed.
+    #[arg(long)]
+    all: bool,
     /// How many of the last events to show when an invariant breaks.
     #[arg(long, default_value_t = SHOWN)]
     events: usize,
@@ -49,18 +52,20 @@ fn main() -> ExitCode {
         length: args
             .days
             .map_or(YEAR, |days| Duration::from_hours(24 * days)),
+        go_on: args.all,
         shown: args.events,
         threads: args.threads.unwrap_or(processors),
     };
     let start = Instant::now();
     let result = campaign.run(runtime);
     print(&campaign, &result, start.elapsed());
-    match &result.broken {
-        Some(outcome) => {
-            explain(outcome, args.days);
-            ExitCode::FAILURE
-        }
-        None => ExitCode::SUCCESS,
+    for outcome in &result.broken {
+        explain(outcome, args.days);
+    }
+    if result.broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

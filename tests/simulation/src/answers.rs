@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::client::{Kind, MALFORMED, Order, Reply, TokenReply, Wish};
 use crate::event::Event;
-use crate::holding::{AGAIN, HARD, Held, INTEREST, Lead, SOFT};
+use crate::holding::{AGAIN, HARD, Held, INTEREST, SOFT};
 use crate::invariant::{Check, Invariant};
 use crate::keys::{KEYS, REVOCABLE};
 use crate::observer::{Asked, Seen};
@@ -151,7 +151,7 @@ impl Seen {
             return Some(Duration::MAX);
         }
         let mut renews_below = offer.renews_below;
-        if offer.can_be_bypassed && holding.again.is_some() {
+        if offer.can_be_bypassed && held.again.is_some() {
             renews_below = renews_below.max(SHORT_LIVED);
         }
         renews_below.checked_sub(held.ends.wall.saturating_sub(at.now.wall))
@@ -322,9 +322,8 @@ impl Seen {
         }
         let age = at.now.boot.saturating_sub(held.got.now.boot);
         let young = held.lifetime < SHORT_LIVED && age < held.lifetime.mul_f64(0.55) + SETTLED;
-        let asked_lately = self.keys[key].again.is_some_and(|(when, _)| {
-            at.now.boot.saturating_sub(when) < AGAIN + Duration::from_secs(2)
-        });
+        let again = self.keys[key].again(at.now);
+        let asked_lately = again.is_some_and(|passed| passed < AGAIN + Duration::from_secs(2));
         Invariant::I4.demand(young || asked_lately, || {
             format!(
                 "token {} has {left:?} left, and upstream would give a better one",
@@ -447,9 +446,8 @@ impl Seen {
             .iter()
             .flatten()
             .any(|held| held.lifetime < SHORT_LIVED);
-        let again = holding
-            .again
-            .is_some_and(|(when, _)| asked.at.now.boot.saturating_sub(when) < AGAIN + SETTLED);
+        let again = holding.again(asked.at.now);
+        let again = again.is_some_and(|passed| passed < AGAIN + SETTLED);
         let certain = holding.states.len() == 1;
         asked.warm && certain && !short && !again && self.is_settled(key, asked)
     }
@@ -496,12 +494,10 @@ impl Seen {
         Invariant::I17.demand(commanded || now.boot >= holding.quiet_until, || {
             format!("key {key} is called for before its Retry-After ends")
         })?;
-        let lately = holding.again.filter(|(when, lead): &(Duration, Lead)| {
-            now.boot.saturating_sub(*when) < AGAIN && !lead.differs(now)
-        });
+        let lately = holding.again(now).is_some_and(|passed| passed < AGAIN);
         // A failure since then is tried again, for whoever wanted another one.
         let excused = commanded || holding.failed.is_some();
-        let again = lately.is_some() && holding.good(now).is_some() && !excused;
+        let again = lately && holding.good(now).is_some() && !excused;
         Invariant::I30.demand(!again, || {
             format!("key {key} is called for again within {AGAIN:?} of the same token")
         })?;

@@ -10,7 +10,6 @@ use tokio::runtime::Runtime;
 
 use crate::event::digest;
 use crate::figures::Figures;
-use crate::panics;
 use crate::world::{Outcome, Setup};
 
 /// 365 days.
@@ -25,6 +24,8 @@ pub struct Campaign {
     pub seeds: u64,
     /// How long each is run.
     pub length: Duration,
+    /// Go on after an invariant broke.
+    pub go_on: bool,
     /// How many events to keep for a reader.
     pub shown: usize,
     /// How many at one time.
@@ -38,15 +39,14 @@ pub struct Result {
     pub figures: Figures,
     /// A digest of the digests of all runs, in the order of their seeds.
     pub digest: u64,
-    /// The run with the smallest seed of those in which an invariant broke.
-    pub broken: Option<Outcome>,
+    /// The runs in which an invariant broke, by their seeds.
+    pub broken: Vec<Outcome>,
 }
 
 impl Campaign {
     /// Runs them all, or until an invariant breaks. `runtime` makes one of a single thread with
     /// paused time.
     pub fn run(&self, runtime: impl Fn() -> Runtime + Sync) -> Result {
-        panics::watch();
         let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let outcomes = Mutex::new(BTreeMap::new());
         thread::scope(|scope| {
@@ -60,7 +60,8 @@ impl Campaign {
                         let mut setup = Setup::new(self.first + number, self.length);
                         setup.shown = self.shown;
                         let outcome = setup.run(&runtime());
-                        stop.fetch_or(outcome.broken.is_some(), Ordering::Relaxed);
+                        let ends = outcome.broken.is_some() && !self.go_on;
+                        stop.fetch_or(ends, Ordering::Relaxed);
                         outcomes
                             .lock()
                             .expect("no run panics")
@@ -76,7 +77,8 @@ impl Campaign {
             digest: digest(&digests),
             broken: outcomes
                 .into_values()
-                .find(|outcome| outcome.broken.is_some()),
+                .filter(|outcome| outcome.broken.is_some())
+                .collect(),
         }
     }
 }

@@ -34,6 +34,9 @@ pub struct Held {
     pub lifetime: Duration,
     /// When it came.
     pub got: Moment,
+    /// By the boot clock: when upstream gave it, or a worse one, again; and by how much the wall was
+    /// ahead then.
+    pub again: Option<(Duration, Lead)>,
 }
 
 /// One key.
@@ -62,8 +65,6 @@ pub struct Holding {
     pub talking: Option<u64>,
     /// How the last one failed, and when by the boot clock; nothing after a success.
     pub failed: Option<(Class, Duration)>,
-    /// By the boot clock: when the same token came again, and by how much the wall was ahead then.
-    pub again: Option<(Duration, Lead)>,
     /// A flush or a command since the last call: it may be called although all is well.
     pub commanded: bool,
     /// A client wants another token, and upstream has not been asked for one past its cache since.
@@ -137,7 +138,6 @@ impl Default for Holding {
             forgot: Duration::ZERO,
             talking: None,
             failed: None,
-            again: None,
             commanded: false,
             wished: false,
             asked: None,
@@ -176,7 +176,6 @@ impl Holding {
         self.warm = true;
         let now = new.got.now;
         let before = self.states.clone();
-        self.again = None;
         let mut after = Vec::new();
         if std::mem::take(&mut self.flying_at_flush) {
             // Whether it belongs to a fetch from before the flush cannot be told from outside.
@@ -188,8 +187,8 @@ impl Holding {
             let same = held.is_some_and(|held| held.token == new.token);
             let worse = held.is_some_and(|held| new.left(now) < held.left(now) + SAME);
             if same || worse {
-                after.push(held);
-                self.again = Some((now.boot, Lead::of(now)));
+                let again = Some((now.boot, Lead::of(now)));
+                after.push(held.map(|held| Held { again, ..held }));
             }
             let refused = held.is_some_and(|held| self.refused == Some(held.token));
             // A new one that ends at the same time is as good.
@@ -225,13 +224,27 @@ impl Holding {
             .iter()
             .flatten()
             .filter(|held| held.token == token);
-        let shown = *shown.min_by_key(|held| held.left(now).as_secs().abs_diff(left))?;
-        if self.again.is_some_and(|(at, _)| at <= shown.got.now.boot) {
-            // It has taken the place of the one that it might have been no better than.
-            self.again = None;
-        }
-        self.states = vec![Some(shown)];
-        Some(shown)
+        let off = |held: &&Held| held.left(now).as_secs().abs_diff(left);
+        let best = *shown.min_by_key(off)?;
+        // Of the same token at several times, those that fit.
+        self.states.retain(|state| {
+            state.is_some_and(|held| held.token == token && off(&&held) == off(&&best))
+        });
+        Some(best)
+    }
+
+    /// How long ago the same token came again, if no clock was moved since; the longest ago of what is
+    /// possible.
+    pub fn again(&self, now: Now) -> Option<Duration> {
+        let passed = |state: &Option<Held>| {
+            let (at, _) = state
+                .as_ref()?
+                .again
+                .filter(|(_, lead)| !lead.differs(now))?;
+            Some(now.boot.saturating_sub(at))
+        };
+        let all: Option<Vec<_>> = self.states.iter().map(passed).collect();
+        all?.into_iter().max()
     }
 
     /// The wall clock is about to be set: what has ended is dropped, and stays so.
@@ -250,7 +263,6 @@ impl Holding {
         self.flying_at_flush = flying;
         self.warm = false;
         self.failed = None;
-        self.again = None;
         self.commanded = true;
     }
 
@@ -265,15 +277,13 @@ impl Holding {
 
     /// Whether there is a reason to call upstream for this key.
     pub fn is_call_due(&self, now: Now) -> bool {
-        let doubtful = self.again.is_some_and(|(_, lead)| lead.differs(now));
         let due = |state: &Option<Held>| {
-            state.is_none_or(|held| held.left(now) < HARD || held.may_be_refreshed(now))
+            state.is_none_or(|held| {
+                let doubtful = held.again.is_some_and(|(_, lead)| lead.differs(now));
+                doubtful || held.left(now) < HARD || held.may_be_refreshed(now)
+            })
         };
-        self.commanded
-            || self.wished
-            || self.failed.is_some()
-            || doubtful
-            || self.states.iter().any(due)
+        self.commanded || self.wished || self.failed.is_some() || self.states.iter().any(due)
     }
 
     /// What share of its life is gone of a token that nothing but its age can have due.
@@ -284,7 +294,7 @@ impl Holding {
         let is_disturbed = self.commanded
             || self.wished
             || self.failed.is_some()
-            || self.again.is_some()
+            || held.again.is_some()
             || Lead::of(held.got.now).differs(now);
         let gone = 1.0 - held.left(now).as_secs_f64() / held.lifetime.as_secs_f64();
         (!is_disturbed && held.lifetime >= LONG).then_some(gone)
@@ -307,7 +317,7 @@ impl Holding {
     pub fn late(&self, now: Now) -> Option<Duration> {
         let held = self.certain().filter(|held| held.left(now) >= HARD)?;
         let since = held.overdue(now)?;
-        let Some((at, _)) = self.again.filter(|(_, lead)| !lead.differs(now)) else {
+        let Some((at, _)) = held.again.filter(|(_, lead)| !lead.differs(now)) else {
             return Some(since);
         };
         let passed = now.boot.saturating_sub(at);
@@ -344,6 +354,7 @@ mod tests {
             },
             lifetime,
             got,
+            again: None,
         }
     }
 
@@ -353,7 +364,7 @@ mod tests {
         key.receive(token(1, 0, 3600), 0, false);
         key.receive(token(2, 10, 3000), 0, false);
         assert_eq!(key.certain().unwrap().token, 1);
-        assert!(key.again.is_some());
+        assert!(key.again(at(10).now).is_some());
         key.receive(token(3, 20, 3600), 0, false);
         assert_eq!(key.certain().unwrap().token, 3);
         assert_eq!(

@@ -457,6 +457,7 @@ impl Seen {
             },
             lifetime,
             got: at,
+            again: None,
         };
         if talk.generation == self.keys[key].generation {
             self.learn_principal(key, principal, at);

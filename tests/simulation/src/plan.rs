@@ -109,7 +109,7 @@ impl Plan {
         } else {
             Duration::ZERO
         };
-        let between_faults = dice.pick(&[20 * DAY, 4 * DAY, 4 * DAY, 8 * HOUR]);
+        let between_faults = dice.pick(&[20 * DAY, 8 * DAY, 4 * DAY, DAY]);
         let wall = match dice.below(12) {
             0 => Shift::Behind(50 * YEAR),
             1 => Shift::Behind(dice.spread(SECOND, DAY)),

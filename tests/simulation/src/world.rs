@@ -115,11 +115,12 @@ impl Setup {
 
     /// Runs it. The runtime must be one of a single thread with paused time.
     pub fn run(self, runtime: &Runtime) -> Outcome {
-        panics::clear();
-        runtime.block_on(async {
-            let mut world = World::new(self);
-            world.play().await;
-            world.outcome()
+        panics::watch(|| {
+            runtime.block_on(async {
+                let mut world = World::new(self);
+                world.play().await;
+                world.outcome()
+            })
         })
     }
 }

@@ -173,12 +173,12 @@ fn the_same_token_again_does_not_loop() {
     let mut slot = with_token(0, 900);
     land(&mut slot, Ok(token("again", 500, 903)), at(500), 1.0);
     assert!(matches!(
-        slot.plan(at(599), false, PATIENCE, Wish::default()),
+        slot.plan(at(559), false, PATIENCE, Wish::default()),
         Plan::Serve(_)
     ));
     assert!(matches!(
-        slot.plan(at(601), false, PATIENCE, Wish::default()),
-        Plan::Wait(_)
+        slot.plan(at(561), false, PATIENCE, Wish::default()),
+        Plan::ServeAndRefresh(_)
     ));
 }
 
