@@ -35,8 +35,6 @@ pub struct Plan {
     pub wall: Shift,
     /// What HIMDS is like.
     pub temper: Temper,
-    /// Clients never go away.
-    pub patient: bool,
 }
 
 /// Something that is to happen.
@@ -96,7 +94,7 @@ const RECURRENT: [(Step, Duration); 10] = [
 
 impl Plan {
     /// The plan of this seed.
-    pub fn draw(seed: u64, patient: bool) -> Self {
+    pub fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed).apart("plan");
         let just_booted = dice.chance(0.6);
         let booted = if just_booted {
@@ -137,7 +135,6 @@ impl Plan {
             himds_up,
             wall,
             temper,
-            patient,
         }
     }
 
@@ -246,7 +243,7 @@ impl Plan {
         } else {
             dice.spread(Duration::from_millis(1), 15 * SECOND)
         };
-        (leaves && !self.patient).then_some(time)
+        leaves.then_some(time)
     }
 
     /// A request that is no usual one.

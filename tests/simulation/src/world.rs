@@ -127,7 +127,7 @@ impl Setup {
 
 impl World {
     fn new(setup: Setup) -> Self {
-        let mut plan = Plan::draw(setup.seed, setup.patient);
+        let mut plan = Plan::draw(setup.seed);
         let timeline = Timeline::new(plan.booted);
         timeline.set_wall(plan.wall);
         let observer = Observer::new(timeline.clone(), setup.shown);
@@ -361,10 +361,11 @@ impl World {
             has,
         };
         let (machine, observer) = (Arc::clone(&self.machine), self.observer.clone());
+        let patience = order.patience.filter(|_| !self.setup.patient);
         tokio::spawn(async move {
             observer.lock().asked(&order);
             let answer = order.ask(&machine.service);
-            let answer = match order.patience {
+            let answer = match patience {
                 Some(patience) => timeout(patience, answer).await.ok(),
                 None => Some(answer.await),
             };
