@@ -144,11 +144,10 @@ impl Machine {
     ///
     /// A tick acts on a slot only when that is wanted and due, and `refresh_in` is the time until
     /// then: it shrinks as fast as the boot clock runs, unless a clock is moved. What else can
-    /// change a slot is a request, a command, a fetch that runs, or the retry of one that failed.
-    /// So where every wanted slot holds a token that is not due, without a failure beside it and
-    /// without a fetch under way, ticks do nothing until the first of them is due, or the
-    /// simulation itself does something. One of the tests proves that a run with all ticks has the
-    /// same trace.
+    /// change a slot is a request for another token, a command, a fetch that runs, or the retry of
+    /// one that failed. So where every slot holds a token that is not due, without a failure beside
+    /// it and without a fetch under way, ticks do nothing until the first of them is due, or one of
+    /// these things happens. One of the tests proves that a run with all ticks has the same trace.
     pub fn idle_for(&self) -> Option<Duration> {
         if !self.is_settled() {
             return None;
@@ -158,9 +157,7 @@ impl Machine {
             if report.flying || report.view.failure.is_some() {
                 return None;
             }
-            if report.wanted {
-                idle = idle.min(report.view.refresh_in?);
-            }
+            idle = idle.min(report.view.refresh_in?);
         }
         Some(idle).filter(|idle| !idle.is_zero())
     }

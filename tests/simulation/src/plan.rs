@@ -80,8 +80,8 @@ pub enum Step {
 
 /// Mean times between events that come by themselves.
 const RECURRENT: [(Step, Duration); 10] = [
-    (Step::Burst, Duration::from_hours(24 * 3)),
-    (Step::Odd, Duration::from_hours(1)),
+    (Step::Burst, Duration::from_hours(24 * 5)),
+    (Step::Odd, Duration::from_hours(2)),
     (Step::WallSet, Duration::from_hours(24 * 40)),
     (Step::Sleep, Duration::from_hours(24 * 40)),
     (Step::NewPrincipal, Duration::from_hours(24 * 120)),
@@ -107,7 +107,7 @@ impl Plan {
         } else {
             Duration::ZERO
         };
-        let between_faults = dice.pick(&[20 * DAY, 8 * DAY, 4 * DAY, DAY]);
+        let between_faults = dice.pick(&[20 * DAY, 8 * DAY, 4 * DAY, 2 * DAY]);
         let wall = match dice.below(12) {
             0 => Shift::Behind(50 * YEAR),
             1 => Shift::Behind(dice.spread(SECOND, DAY)),
@@ -115,7 +115,7 @@ impl Plan {
             _ => Shift::RIGHT,
         };
         let temper = Temper {
-            lifetime: dice.pick(&[24 * HOUR, 24 * HOUR, 24 * HOUR, 8 * HOUR, HOUR]),
+            lifetime: dice.pick(&[24, 24, 24, 24, 8, 8, 1].map(|hours| hours * HOUR)),
             renews_below: dice.pick(&[
                 5 * MINUTE,
                 5 * MINUTE,
@@ -185,7 +185,7 @@ impl Plan {
         } else {
             0.2 + 0.6 * dice.unit()
         };
-        let time = if dice.chance(0.05) {
+        let time = if dice.chance(0.03) {
             dice.spread(6 * HOUR, 4 * DAY)
         } else {
             dice.spread(2 * SECOND, 6 * HOUR)

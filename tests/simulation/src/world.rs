@@ -79,6 +79,9 @@ pub struct Outcome {
     pub broken: Option<Broken>,
 }
 
+/// Counts of everything that can change how long ticks will do nothing.
+type Stirs = [u64; 6];
+
 struct World {
     plan: Plan,
     setup: Setup,
@@ -93,6 +96,11 @@ struct World {
     ticked: Duration,
     /// Ticks since then would have done nothing.
     was_idle: bool,
+    /// How much had happened when it was last asked how long ticks will do nothing, and until when
+    /// they will not by the boot clock, if so: to ask costs more than most of what happens.
+    idle: Option<(Stirs, Option<Duration>)>,
+    /// Requests for another token than there is.
+    wishes: u64,
     /// Awake.
     restless_until: Duration,
     chain: Chain,
@@ -150,6 +158,8 @@ impl World {
         let mut world = Self {
             ticked: plan.booted,
             was_idle: false,
+            idle: None,
+            wishes: 0,
             steps: BTreeMap::new(),
             scheduled: 0,
             orders: 0,
@@ -237,9 +247,10 @@ impl World {
         let restless =
             self.setup.every_tick || self.audit_gone || moment.awake < self.restless_until;
         let idle = if restless {
+            self.idle = None;
             None
         } else {
-            self.machine.idle_for()
+            self.idle_for(boot)
         };
         self.was_idle = idle.is_some();
         let after = match idle {
@@ -251,6 +262,29 @@ impl World {
         let passed = after.saturating_sub(self.plan.booted).as_millis() / TICK.as_millis();
         let next = self.plan.booted + TICK * u32::try_from(passed + 1).unwrap_or(u32::MAX);
         moment.awake + next.saturating_sub(boot)
+    }
+
+    fn idle_for(&mut self, boot: Duration) -> Option<Duration> {
+        let figures = self.observer.lock().figures;
+        let stirs = [
+            figures.connects,
+            figures.calls,
+            figures.failed_calls,
+            figures.tokens,
+            figures.commands,
+            self.wishes,
+        ];
+        match self.idle {
+            // More ticks than needed do no harm.
+            Some((then, None)) if then == stirs => return None,
+            Some((then, Some(until))) if then == stirs && until > boot => {
+                return Some(until.saturating_sub(boot));
+            }
+            _ => {}
+        }
+        let idle = self.machine.idle_for();
+        self.idle = Some((stirs, idle.map(|idle| boot.saturating_add(idle))));
+        idle
     }
 
     fn tick(&mut self) {
@@ -350,6 +384,7 @@ impl World {
     /// on the order in which tasks run.
     fn ask(&mut self, kind: Kind, patience: Option<Duration>) {
         self.orders += 1;
+        self.wishes += u64::from(matches!(kind, Kind::Token(_, wish) if wish != Wish::Nothing));
         let has = match kind {
             Kind::Token(key, Wish::Another) => self.observer.lock().held_digest(key),
             _ => None,
