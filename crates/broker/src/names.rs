@@ -90,6 +90,7 @@ pub fn accounts(users: &BTreeSet<&str>, groups: &BTreeSet<&str>) -> Accounts {
     Accounts {
         users: known(users, user_id),
         groups: known(groups, group_id),
+        units: BTreeMap::new(),
     }
 }
 

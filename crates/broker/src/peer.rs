@@ -39,11 +39,7 @@ impl Peer {
             groups.push(credentials.gid());
         }
         Ok(Self {
-            caller: Caller {
-                uid: credentials.uid(),
-                gid: credentials.gid(),
-                groups,
-            },
+            caller: Caller::new(credentials.uid(), credentials.gid(), groups),
             user: None,
             pid: Some(credentials.pid()).filter(|&pid| pid > 0),
         })

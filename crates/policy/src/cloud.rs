@@ -64,6 +64,15 @@ impl WellKnown {
         WELL_KNOWN.iter().map(|known| known.name)
     }
 
+    /// The name that stands for this URI, which has no slash at its end, and for the same with one.
+    pub(crate) fn with_uri(stem: &str, cloud: Cloud) -> Option<&'static str> {
+        let has = |known: &&Self| {
+            let uri = known.uri(cloud).filter(|uri| uri.starts_with("https://"));
+            uri.is_some_and(|uri| uri.strip_suffix('/').unwrap_or(uri) == stem)
+        };
+        WELL_KNOWN.iter().find(has).map(|known| known.name)
+    }
+
     pub(crate) fn uri(&self, cloud: Cloud) -> Option<&'static str> {
         match cloud {
             Cloud::Public => self.public,

@@ -29,7 +29,7 @@ pub enum Severity {
 /// /etc/arcbroker/policy.d/web.toml:4:1: unknown key `usr`
 ///   |
 /// 4 | usr = "www-data"
-///   | ^^^ allowed here: name, user, group, resources, identity, bypass-cache; did you mean `user`?
+///   | ^^^ allowed here: name, user, group, unit, container, resources, identity, bypass-cache; did you mean `user`?
 /// ```
 #[derive(Clone, Debug)]
 pub struct Diagnostic {

@@ -4,7 +4,8 @@
 //!
 //! - Nothing is granted but by a rule, not even to uid 0, and a [`Grant`] cannot be made otherwise.
 //! - More rules never take anything away: the policy is the union of what each rule allows.
-//! - Users, groups and resources are compared exactly: no case folding, no normalisation.
+//! - Users, groups, units and resources are compared exactly: no case folding, no normalisation.
+//! - What could not be found out about a caller matches no rule.
 //! - Files with a mistake make no policy. All mistakes are reported in one run, each with its place,
 //!   and nothing that a file contains reaches the terminal as a control character.
 //!
@@ -13,7 +14,7 @@
 //!
 //! ```
 //! use arcbroker_policy::{
-//!     Accounts, Caller, Cloud, Denial, Diagnostics, Identity, Resource, RuleSet, SourceFile,
+//!     Accounts, Caller, Cloud, Denial, Diagnostics, Identity, Resource, RuleSet, SourceFile, Unit,
 //! };
 //!
 //! let file = SourceFile {
@@ -23,7 +24,8 @@
 //!         [[rule]]
 //!         name = "nightly backup"
 //!         user = "backup"
-//!         resources = ["storage", "https://vault.azure.net"]
+//!         unit = "backup.service"
+//!         resources = ["storage", "api://backup.example"]
 //!     "#
 //!     .to_vec(),
 //! };
@@ -36,26 +38,30 @@
 //! let policy = rules.compile(&accounts, &mut diagnostics);
 //! assert!(diagnostics.is_empty(), "{diagnostics}");
 //!
-//! let backup = Caller { uid: 34, gid: 34, groups: vec![] };
-//! let vault = Resource::exact("https://vault.azure.net")?;
-//! let grant = policy.decide(&backup, &Identity::System, &vault).expect("a rule allows it");
+//! let backup = Caller { unit: Some(Unit::parse("backup.service")?), ..Caller::new(34, 34, vec![]) };
+//! let api = Resource::exact("api://backup.example")?;
+//! let grant = policy.decide(&backup, &Identity::System, &api).expect("a rule allows it");
 //! assert_eq!(grant.rule(), "nightly backup");
 //!
-//! let root = Caller { uid: 0, gid: 0, groups: vec![] };
-//! assert_eq!(policy.decide(&root, &Identity::System, &vault), Err(Denial::NoRuleForCaller));
-//! # Ok::<(), arcbroker_policy::ResourceError>(())
+//! let root = Caller::new(0, 0, vec![]);
+//! assert_eq!(policy.decide(&root, &Identity::System, &api), Err(Denial::NoRuleForCaller));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 #![forbid(unsafe_code)]
 
 mod caller;
 mod cloud;
+mod compare;
+mod control_group;
 mod diagnostic;
 mod document;
 mod escape;
+mod explain;
 mod guid;
 mod identity;
 mod index;
+mod lint;
 mod policy;
 mod resource;
 mod rule;
@@ -65,13 +71,18 @@ mod spelling;
 mod subject;
 mod syntax;
 mod table;
+mod unit;
 
 pub use caller::Caller;
 pub use cloud::Cloud;
+pub use compare::{Change, Comparison, Permission, Subject, compare};
+pub use control_group::ControlGroup;
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use document::{Document, MAX_FILE};
+pub use explain::{Allowance, Condition, Examined, Explanation, Replayed};
 pub use guid::{Guid, NotAGuid};
 pub use identity::{ArmId, Identity, IdentityError};
+pub use lint::UnitFile;
 pub use policy::{Allowed, Denial, Grant, Policy};
 pub use resource::{MAX_RESOURCE, Resource, ResourceError};
 pub use rule::ResourcePattern;
@@ -79,3 +90,4 @@ pub use rule_set::{RuleSet, SourceFile};
 pub use source::{Location, Spanned};
 pub use subject::Accounts;
 pub use table::{Scalar, Table};
+pub use unit::{Unit, UnitError, UnitPattern};

@@ -56,6 +56,10 @@ impl Policy {
         Self { index, hash }
     }
 
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// The policy of no files: it denies everything.
     pub fn empty() -> Self {
         Self {

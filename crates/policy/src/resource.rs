@@ -92,6 +92,11 @@ impl Resource {
         })
     }
 
+    /// A resource that no service has.
+    pub(crate) fn numbered(number: usize) -> Self {
+        Self(format!("urn:arcbroker:{number}").into())
+    }
+
     /// The resource as it was written.
     pub fn as_str(&self) -> &str {
         &self.0

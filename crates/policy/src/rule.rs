@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::{Cloud, Diagnostics, Identity, Resource, Spanned, Table, subject::Subjects};
+use crate::{Cloud, Diagnostics, Identity, Resource, Spanned, Table, lint, subject::Subjects};
 
 /// Characters of the longest name of a rule.
 const MAX_NAME: usize = 64;
@@ -106,6 +106,7 @@ fn patterns(
             }
             seen.insert(pattern, &text.value);
         }
+        lint::spelling(text, written, cloud, diagnostics);
     }
     seen.into_keys().collect()
 }

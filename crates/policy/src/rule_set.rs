@@ -74,6 +74,26 @@ impl RuleSet {
         )
     }
 
+    /// The unit files to look for for [`RuleSet::compile`].
+    pub fn unit_names(&self) -> BTreeSet<&str> {
+        let units = self
+            .rules
+            .iter()
+            .filter_map(|rule| rule.subjects.units.as_deref());
+        units.flatten().map(|unit| unit.value.file()).collect()
+    }
+
+    /// Reports every rule on a unit as an error: for a system where units cannot be told safely.
+    pub fn refuse_units(&self, reason: &str, help: &str, diagnostics: &mut Diagnostics) {
+        let units = self
+            .rules
+            .iter()
+            .filter_map(|rule| rule.subjects.units.as_deref());
+        for unit in units.filter_map(|units| units.first()) {
+            diagnostics.error_at(unit, reason, help);
+        }
+    }
+
     /// The policy, with `accounts` in the place of names.
     ///
     /// Warns of names that are not among them, which match nobody, and of rules that never decide
@@ -93,6 +113,7 @@ impl RuleSet {
     ) -> (Index, Vec<(usize, usize)>) {
         let compiled = |rule: &Rule| CompiledRule {
             name: Arc::clone(&rule.name.value),
+            place: (rule.name.location.file().into(), rule.name.location.line()),
             conditions: rule.subjects.resolve(accounts, diagnostics),
             resources: rule.resources.clone(),
             identities: rule.identities.clone(),

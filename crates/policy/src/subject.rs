@@ -2,24 +2,32 @@
 //!
 //! A rule names one or more kinds, and all that it names must hold; within a kind, one of the
 //! listed values is enough. A kind that is not named holds for everyone, and a kind whose values
-//! match nobody holds for nobody: [`Option`] keeps the two apart.
+//! match nobody holds for nobody: [`Option`] keeps the two apart. Containers are apart from all
+//! else: a rule holds either for them or for the processes of the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Caller, Diagnostics, Scalar, Spanned, Table};
+use crate::{
+    Caller, Diagnostics, Scalar, Spanned, Table,
+    lint::{self, UnitFile},
+    unit::{UnitPattern, Units},
+};
 
 /// The number that the kernel uses for "no id".
 const NO_ID: u32 = u32::MAX;
 /// Bytes of the longest name of a user or group.
 const MAX_NAME: usize = 256;
 
-/// The ids of the users and groups that rules name, as the system has them now.
+/// What the system knows now of the users, groups and units that rules name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Accounts {
     /// User ids by name.
     pub users: BTreeMap<String, u32>,
     /// Group ids by name.
     pub groups: BTreeMap<String, u32>,
+    /// Unit files by name. Only for warnings: a unit that is not here may come, and one that nobody
+    /// looked for is left out.
+    pub units: BTreeMap<String, UnitFile>,
 }
 
 /// A user or a group as a rule names it.
@@ -34,20 +42,25 @@ pub(crate) enum Account {
 pub(crate) struct Subjects {
     pub(crate) users: Option<Vec<Spanned<Account>>>,
     pub(crate) groups: Option<Vec<Spanned<Account>>>,
+    pub(crate) units: Option<Vec<Spanned<UnitPattern>>>,
+    pub(crate) container: Option<Spanned<bool>>,
 }
 
 /// The subjects of a rule as the kernel knows them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Conditions {
-    users: Option<BTreeSet<u32>>,
-    groups: Option<BTreeSet<u32>>,
+    pub(crate) users: Option<BTreeSet<u32>>,
+    pub(crate) groups: Option<BTreeSet<u32>>,
+    pub(crate) units: Option<Units>,
+    pub(crate) container: bool,
 }
 
-/// One subject, by which rules are found: the most telling one that a rule names.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum SubjectKey {
-    User(u32),
-    Group(u32),
+/// What a rule names of one kind.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Kind {
+    Unit,
+    User,
+    Group,
 }
 
 impl Subjects {
@@ -55,18 +68,25 @@ impl Subjects {
     pub(crate) fn read(table: &mut Table<'_>, diagnostics: &mut Diagnostics) -> Self {
         let users = accounts("user", table, diagnostics);
         let groups = accounts("group", table, diagnostics);
-        if !["user", "group"]
+        let units = units(table, diagnostics);
+        let container = table.boolean("container", diagnostics);
+        if !["user", "group", "unit"]
             .into_iter()
             .any(|kind| table.contains(kind))
         {
-            let help = "name who may have the tokens: user = \"...\" or group = \"...\"";
+            let help = "name who may have the tokens: user = \"...\", group = \"...\" or unit = \"....service\"";
             table.missing(
-                "the rule names neither a user nor a group",
+                "the rule names no user, no group and no unit",
                 help,
                 diagnostics,
             );
         }
-        Self { users, groups }
+        Self {
+            users,
+            groups,
+            units,
+            container,
+        }
     }
 
     /// Looks the names up; a warning for each that is unknown, which then matches nobody.
@@ -79,52 +99,99 @@ impl Subjects {
                     .collect()
             })
         };
-        Conditions {
+        let conditions = Conditions {
             users: ids("user", &self.users, &accounts.users),
             groups: ids("group", &self.groups, &accounts.groups),
-        }
+            units: self.units.as_ref().map(|units| {
+                let patterns = units.iter().map(|unit| unit.value.clone());
+                patterns.collect()
+            }),
+            container: self.container.as_ref().is_some_and(|flag| flag.value),
+        };
+        lint::subjects(self, &conditions, accounts, diagnostics);
+        conditions
     }
 }
 
 impl Conditions {
     /// Whether all that the rule names holds for `caller`.
     pub(crate) fn hold(&self, caller: &Caller) -> bool {
-        let user = self
-            .users
-            .as_ref()
-            .is_none_or(|users| users.contains(&caller.uid));
-        let group = self.groups.as_ref().is_none_or(|groups| {
+        self.named()
+            && self.container_holds(caller)
+            && self.user_holds(caller)
+            && self.group_holds(caller)
+            && self.unit_holds(caller)
+    }
+
+    /// Whether the rule names any subject: one that does not holds for nobody.
+    fn named(&self) -> bool {
+        self.users.is_some() || self.groups.is_some() || self.units.is_some()
+    }
+
+    pub(crate) fn user_holds(&self, caller: &Caller) -> bool {
+        let users = self.users.as_ref();
+        users.is_none_or(|users| users.contains(&caller.uid))
+    }
+
+    pub(crate) fn group_holds(&self, caller: &Caller) -> bool {
+        self.groups.as_ref().is_none_or(|groups| {
             groups.contains(&caller.gid) || caller.groups.iter().any(|group| groups.contains(group))
-        });
-        let named = self.users.is_some() || self.groups.is_some();
-        named && user && group
+        })
     }
 
-    /// The keys under which the rule is found. Each caller for whom the rule holds has one of them.
-    pub(crate) fn keys(&self) -> Vec<SubjectKey> {
-        match (&self.users, &self.groups) {
-            (Some(users), _) => users.iter().copied().map(SubjectKey::User).collect(),
-            (None, Some(groups)) => groups.iter().copied().map(SubjectKey::Group).collect(),
-            (None, None) => Vec::new(),
-        }
+    pub(crate) fn unit_holds(&self, caller: &Caller) -> bool {
+        let unit = caller.unit.as_ref();
+        let units = self.units.as_ref();
+        units.is_none_or(|units| unit.is_some_and(|unit| units.contains(unit)))
     }
 
-    /// Whether these hold for every caller with `key` for whom `other` hold; both have that key.
-    pub(crate) fn cover(&self, other: &Self, key: SubjectKey) -> bool {
-        match (key, &self.groups, &other.groups) {
-            (SubjectKey::Group(_), ..) | (SubjectKey::User(_), None, _) => true,
-            (SubjectKey::User(_), Some(_), None) => false,
-            (SubjectKey::User(_), Some(ours), Some(theirs)) => theirs.is_subset(ours),
-        }
+    pub(crate) fn container_holds(&self, caller: &Caller) -> bool {
+        caller.container == Some(self.container)
+    }
+
+    /// Whether these hold for every caller for whom `other` hold. Of those callers it is known that
+    /// what both name of the kind `given` holds already.
+    pub(crate) fn cover(&self, other: &Self, given: Option<Kind>) -> bool {
+        let users = subset(
+            self.users.as_ref(),
+            other.users.as_ref(),
+            BTreeSet::is_superset,
+        );
+        let groups = subset(
+            self.groups.as_ref(),
+            other.groups.as_ref(),
+            BTreeSet::is_superset,
+        );
+        let units = subset(self.units.as_ref(), other.units.as_ref(), Units::cover);
+        self.container == other.container
+            && (given == Some(Kind::User) || users)
+            && (given == Some(Kind::Group) || groups)
+            && (given == Some(Kind::Unit) || units)
     }
 }
 
-impl SubjectKey {
-    /// All keys of a caller.
-    pub(crate) fn of(caller: &Caller) -> impl Iterator<Item = Self> {
-        let groups = std::iter::once(caller.gid).chain(caller.groups.iter().copied());
-        std::iter::once(Self::User(caller.uid)).chain(groups.map(Self::Group))
+/// Whether what a rule names of a kind holds wherever what the other names does.
+fn subset<T>(ours: Option<&T>, theirs: Option<&T>, contains: fn(&T, &T) -> bool) -> bool {
+    match (ours, theirs) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(ours), Some(theirs)) => contains(ours, theirs),
     }
+}
+
+fn units(
+    table: &mut Table<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Vec<Spanned<UnitPattern>>> {
+    let written = table.strings("unit", diagnostics)?;
+    let mut units: Vec<Spanned<UnitPattern>> = Vec::with_capacity(written.len());
+    for text in written {
+        match UnitPattern::parse(&text.value) {
+            Ok(unit) => units.push(text.map(|_| unit)),
+            Err(error) => diagnostics.error_at(&text, error.problem(), error.help()),
+        }
+    }
+    Some(units)
 }
 
 fn accounts(

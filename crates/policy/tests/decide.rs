@@ -15,7 +15,7 @@
 mod support;
 
 use arcbroker_policy::{Accounts, Cloud, Denial, Diagnostics, Identity, Policy, RuleSet};
-use support::{caller, file, policy, policy_of, resource, rule_for};
+use support::{caller, contained, file, in_unit, policy, policy_of, resource, rule_for};
 
 #[test]
 fn nobody_gets_anything_without_a_rule() {
@@ -55,6 +55,75 @@ fn all_kinds_that_a_rule_names_must_hold_and_one_value_of_each_is_enough() {
             "{who:?}"
         );
         assert_eq!(rule_for(&policy, &who, "arm"), None, "{who:?}");
+    }
+}
+
+#[test]
+fn a_rule_on_a_unit_wants_that_unit() {
+    let policy = policy(
+        "[[rule]]\nname = 'one'\nunit = 'backup.service'\nresources = 'arm'\n\
+         [[rule]]\nname = 'workers'\nunit = ['w@*.service', 'x@1.service']\nresources = 'arm'\n\
+         [[rule]]\nname = 'both'\nunit = 'web.service'\nuser = 'alice'\nresources = 'arm'\n",
+    );
+    let who = |uid, unit: &str| in_unit(caller(uid, 9, &[]), unit);
+    for (who, expected) in [
+        (who(5, "backup.service"), Some("one")),
+        (who(0, "backup.service"), Some("one")),
+        (who(5, "backup.scope"), None),
+        (who(5, "Backup.service"), None),
+        (who(5, "w@blue.service"), Some("workers")),
+        (who(5, "w.service"), None),
+        (who(5, "x@1.service"), Some("workers")),
+        (who(5, "x@2.service"), None),
+        (who(1, "web.service"), Some("both")),
+        (who(2, "web.service"), None),
+        (caller(1, 9, &[]), None),
+    ] {
+        assert_eq!(
+            rule_for(&policy, &who, "arm").as_deref(),
+            expected,
+            "{who:?}"
+        );
+    }
+}
+
+#[test]
+fn t5_containers_are_apart_and_what_is_not_known_is_neither() {
+    let policy = policy(
+        "[[rule]]\nname = 'host'\nuser = [0, 1]\nresources = 'arm'\n\
+         [[rule]]\nname = 'container'\nuser = 0\nunit = 'web.service'\ncontainer = true\nresources = 'keyvault'\n\
+         [[rule]]\nname = 'not'\nuser = 2\ncontainer = false\nresources = 'arm'\n",
+    );
+    let root = in_unit(caller(0, 0, &[]), "web.service");
+    for (who, name, expected) in [
+        (contained(root.clone(), Some(false)), "arm", Some("host")),
+        (contained(root.clone(), Some(false)), "keyvault", None),
+        (contained(root.clone(), Some(true)), "arm", None),
+        (
+            contained(root.clone(), Some(true)),
+            "keyvault",
+            Some("container"),
+        ),
+        (contained(root.clone(), None), "arm", None),
+        (contained(root, None), "keyvault", None),
+        (contained(caller(0, 0, &[]), Some(true)), "keyvault", None),
+        (
+            contained(caller(2, 0, &[]), Some(false)),
+            "arm",
+            Some("not"),
+        ),
+        (contained(caller(2, 0, &[]), Some(true)), "arm", None),
+    ] {
+        assert_eq!(
+            rule_for(&policy, &who, name).as_deref(),
+            expected,
+            "{who:?} {name}"
+        );
+        let may = policy.allowed(&who);
+        let told = may
+            .iter()
+            .any(|one| one.resource.to_string() == resource(name).as_str());
+        assert_eq!(told, expected.is_some(), "{who:?}");
     }
 }
 

@@ -14,8 +14,8 @@
 
 mod support;
 
-use arcbroker_policy::{Cloud, Diagnostics, MAX_FILE, RuleSet};
-use support::{caller, file, messages, policy, rule_for};
+use arcbroker_policy::{Caller, Cloud, Diagnostics, Identity, MAX_FILE, Policy, RuleSet};
+use support::{accounts, caller, contained, file, in_unit, messages, policy, resource, rule_for};
 
 const RULE: &str = "version = 1\n[[rule]]\nname = 'a'\nuser = 'alice'\nresources = 'arm'\n";
 
@@ -78,7 +78,7 @@ fn a_key_that_only_looks_like_one_is_unknown_and_shown_for_what_it_is() {
     let quoted = messages(RULE.replace("user", "\"us\u{435}r\""));
     assert!(quoted.contains("unknown key `us\\u{435}r`"), "{quoted}");
     assert!(
-        quoted.contains("names neither a user nor a group"),
+        quoted.contains("names no user, no group and no unit"),
         "{quoted}"
     );
 }
@@ -159,5 +159,95 @@ fn a_quoted_line_cannot_command_the_terminal() {
     assert!(
         found.contains("2 | x = 1 # \\u{1b}]0;owned\\u{7} \\u{9b}31m \\u{202e}"),
         "{found}"
+    );
+}
+
+/// What slips into a file: marks that do not show, letters that look like others, keys that are unknown
+/// or there already, encodings that another program would undo.
+const STRAYS: [&str; 20] = [
+    "\u{feff}",
+    "\u{200b}",
+    "\u{202e}",
+    "\u{a0}",
+    "\u{430}",
+    "\u{435}",
+    "\u{ff0f}",
+    "%2F",
+    "%",
+    "%00",
+    "%c0%af",
+    "\\",
+    "\0",
+    "\r",
+    "\n",
+    "\nuser = 'bob'\n",
+    "\nunit = 'w@*.service'\n",
+    "\nresources = '*'\n",
+    "\nany = true\n",
+    "\n[[rules]]\n",
+];
+
+#[test]
+fn whatever_slips_into_a_file_never_widens_access() {
+    let text = "version = 1\n[[rule]]\nname = 'r'\nuser = 'alice'\nunit = ['a.service', 'w@1.service']\n\
+                identity = 'system'\nresources = ['https://a', 'urn:b']\n";
+    let alice = caller(1, 10, &[11]);
+    let bob = caller(2, 10, &[11]);
+    let callers = [
+        alice.clone(),
+        in_unit(alice.clone(), "a.service"),
+        in_unit(alice.clone(), "w@1.service"),
+        in_unit(alice.clone(), "w@2.service"),
+        contained(in_unit(alice.clone(), "a.service"), Some(true)),
+        contained(in_unit(alice, "a.service"), None),
+        bob.clone(),
+        in_unit(bob, "a.service"),
+        in_unit(caller(0, 0, &[0]), "a.service"),
+    ];
+    let has = |policy: &Policy| -> Vec<(usize, &str)> {
+        let may = |who: &Caller, uri| {
+            policy
+                .decide(who, &Identity::System, &resource(uri))
+                .is_ok()
+        };
+        // An encoded slash in a rule stays as it is, and gives no resource that has a slash there.
+        let uris = ["https://a", "https://a/", "urn:b", "https://b"];
+        let pairs = callers
+            .iter()
+            .enumerate()
+            .flat_map(|(n, who)| uris.map(|uri| (n, who, uri)));
+        pairs
+            .filter(|(_, who, uri)| may(who, uri))
+            .map(|(n, _, uri)| (n, uri))
+            .collect()
+    };
+    let before = has(&policy(&text["version = 1\n".len()..]));
+    assert_eq!(
+        before,
+        [
+            (1, "https://a"),
+            (1, "urn:b"),
+            (2, "https://a"),
+            (2, "urn:b")
+        ]
+    );
+    let mut accepted = 0;
+    for (place, stray) in (0..=text.len()).flat_map(|place| STRAYS.map(|stray| (place, stray))) {
+        let mut changed = text.to_owned();
+        changed.insert_str(place, stray);
+        let mut diagnostics = Diagnostics::new();
+        if let Some(rules) = RuleSet::parse(&[file("f", &changed)], Cloud::Public, &mut diagnostics)
+        {
+            accepted += 1;
+            let after = has(&rules.compile(&accounts(), &mut diagnostics));
+            assert!(
+                after.iter().all(|one| before.contains(one)),
+                "{changed:?}: {after:?}"
+            );
+        }
+    }
+    assert!(
+        accepted > 100,
+        "a newline between two lines does no harm: {accepted}"
     );
 }

@@ -14,7 +14,7 @@
 
 mod support;
 
-use arcbroker_policy::{Cloud, Diagnostics, Document, RuleSet};
+use arcbroker_policy::{Accounts, Cloud, Diagnostics, Document, RuleSet, UnitFile};
 use support::{file, messages};
 
 #[test]
@@ -36,14 +36,14 @@ identity = ["system", "client-id:x"]
   |
 3 | [[rule]]
   | ^^^^^^^^ the audit log names the rule that gave a token: name = "..."
-/etc/arcbroker/policy.d/web.toml:3:1: the rule names neither a user nor a group
+/etc/arcbroker/policy.d/web.toml:3:1: the rule names no user, no group and no unit
   |
 3 | [[rule]]
-  | ^^^^^^^^ name who may have the tokens: user = "..." or group = "..."
+  | ^^^^^^^^ name who may have the tokens: user = "...", group = "..." or unit = "....service"
 /etc/arcbroker/policy.d/web.toml:4:1: unknown key `usr`
   |
 4 | usr = "www-data"
-  | ^^^ allowed here: name, user, group, resources, identity, bypass-cache; did you mean `user`?
+  | ^^^ allowed here: name, user, group, unit, container, resources, identity, bypass-cache; did you mean `user`?
 /etc/arcbroker/policy.d/web.toml:5:14: `vault.azure.net` has no scheme
   |
 5 | resources = ["vault.azure.net", "https://graph.microsoft.com//.default", "keyvualt"]
@@ -104,7 +104,7 @@ resource = \"keyvault\"
 /etc/arcbroker/policy.d/web.toml:6:1: unknown key `resource`
   |
 6 | resource = \"keyvault\"
-  | ^^^^^^^^ allowed here: name, user, group, resources, identity, bypass-cache; did you mean `resources`?
+  | ^^^^^^^^ allowed here: name, user, group, unit, container, resources, identity, bypass-cache; did you mean `resources`?
 3 errors";
     assert_eq!(messages(text), expected);
 }
@@ -167,6 +167,155 @@ resources = "arm"
 }
 
 #[test]
+fn subjects_that_are_nobody_or_everybody_are_named() {
+    let warnings = |rule: &str| {
+        let text = format!("version = 1\n[[rule]]\nname = 'a'\n{rule}\nresources = 'arm'\n");
+        let mut found = Diagnostics::new();
+        let rules = RuleSet::parse(&[file("f", text)], Cloud::Public, &mut found).unwrap();
+        let ids = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 7)).collect();
+        let unit = |name: &str, known| (name.to_owned(), known);
+        let accounts = Accounts {
+            users: ids(&["nobody"]),
+            groups: ids(&["users", "arcbroker", "nogroup"]),
+            units: [
+                unit("here.service", UnitFile::Here),
+                unit("w@.service", UnitFile::Here),
+                unit("sshd.service", UnitFile::AliasOf("ssh.service".to_owned())),
+                unit("pipewire.service", UnitFile::OfUsers),
+                unit("backp.service", UnitFile::Missing),
+                unit("user@1000.service", UnitFile::Missing),
+            ]
+            .into(),
+        };
+        _ = rules.compile(&accounts, &mut found);
+        assert!(!found.has_errors());
+        found
+            .iter()
+            .map(|one| format!("{}: {}", one.message, one.help.as_deref().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    for (rule, parts) in [
+        (
+            "unit = ['here.service', 'w@*.service', 'unasked.service']",
+            &[][..],
+        ),
+        (
+            "unit = 'sshd.service'",
+            &["`sshd.service` is another name of `ssh.service`"],
+        ),
+        (
+            "unit = 'pipewire.service'",
+            &["is a unit of users, not of the system: it matches nobody: name the user"],
+        ),
+        (
+            "unit = 'backp.service'",
+            &["there is no unit file `backp.service` on this system"],
+        ),
+        (
+            "unit = 'user@1000.service'",
+            &["`user@1000.service` belongs to a user"],
+        ),
+        ("unit = 'user@*.service'", &["belongs to a user"]),
+        ("unit = 'session-3.scope'", &["belongs to a user"]),
+        ("unit = 'app-foo@1.service'", &["belongs to a user"]),
+        ("unit = 'init.scope'", &["`init.scope` holds systemd alone"]),
+        (
+            "unit = 'docker-1f.scope'",
+            &[
+                "is the scope of a container: it matches nobody",
+                "write container = true",
+            ],
+        ),
+        (
+            "user = 'nobody'",
+            &["too wide: programs that have nothing to do with each other"],
+        ),
+        ("user = 65534", &["too wide"]),
+        (
+            "group = ['users', 'nogroup']",
+            &["group `users` holds accounts", "group `nogroup` holds"],
+        ),
+        (
+            "group = 'arcbroker'",
+            &["everybody who may connect is in group `arcbroker`"],
+        ),
+        (
+            "user = 0\ncontainer = true",
+            &["root is the same user in every container"],
+        ),
+        ("user = 0\nunit = 'here.service'\ncontainer = true", &[]),
+        ("user = 0\ncontainer = false", &[]),
+    ] {
+        let found = warnings(rule);
+        assert_eq!(found.is_empty(), parts.is_empty(), "{rule}: {found:?}");
+        for part in parts {
+            assert!(
+                found.iter().any(|one| one.contains(part)),
+                "{rule}: {found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_spelling_of_a_well_known_resource_is_named() {
+    let warnings = |resources: &str| {
+        messages(format!(
+            "version = 1\n[[rule]]\nname = 'a'\nuser = 1\nresources = {resources}\n"
+        ))
+    };
+    for (resources, part) in [
+        (
+            "'https://vault.azure.net'",
+            "`https://vault.azure.net` with a slash at its end is another resource, and SDKs ask for either",
+        ),
+        (
+            "'https://vault.azure.net/'",
+            "without a slash at its end is another resource",
+        ),
+        (
+            "'https://management.azure.com/'",
+            "write \"arm\" to allow both",
+        ),
+        (
+            "['https://vault.azure.net/', 'https://vault.azure.net']",
+            "`https://vault.azure.net` is listed with and without a slash",
+        ),
+    ] {
+        let found = warnings(resources);
+        assert!(
+            found.contains(part) && found.ends_with("\n1 warning"),
+            "{found}"
+        );
+    }
+    for resources in [
+        "'keyvault'",
+        "'https://own.example'",
+        "['https://own.example', 'https://own.example/']",
+        "'aks'",
+    ] {
+        assert_eq!(warnings(resources), "");
+    }
+}
+
+#[test]
+fn rules_on_units_can_be_refused_where_they_stand() {
+    let text = "version = 1\n[[rule]]\nname = 'a'\nunit = ['a.service', 'b.service']\nresources = 'arm'\n\
+                [[rule]]\nname = 'b'\nuser = 1\nresources = 'arm'\n";
+    let mut found = Diagnostics::new();
+    let rules = RuleSet::parse(&[file("f", text)], Cloud::Public, &mut found).unwrap();
+    assert_eq!(
+        rules.unit_names().into_iter().collect::<Vec<_>>(),
+        ["a.service", "b.service"]
+    );
+    rules.refuse_units("this kernel is too old", "upgrade it", &mut found);
+    assert_eq!(
+        found.to_string(),
+        "f:4:9: this kernel is too old\n  |\n4 | unit = ['a.service', 'b.service']\n  |         ^^^^^^^^^^^ upgrade it\n1 error"
+    );
+}
+
+#[test]
 fn names_of_rules_are_unique_over_all_files() {
     let text = "version = 1\n[[rule]]\nname = \"one\"\nuser = 1\nresources = \"arm\"\n";
     let mut diagnostics = Diagnostics::new();
@@ -211,8 +360,24 @@ fn each_mistake_has_its_message() {
         ),
         ("user = 1\nresources = []", "`resources` has 0 entries"),
         ("user = 1\nidentity = 'System'", "`System` is no identity"),
-        ("user = 1\nunit = 'backup.service'", "unknown key `unit`"),
-        ("user = 1\ncontainer = true", "unknown key `container`"),
+        ("unit = 'backup'", "`backup` is no name of a unit"),
+        (
+            "unit = ['a.service', 'b@.service']",
+            "`b@.service` names no instance",
+        ),
+        (
+            "unit = 7",
+            "`unit` must be a string or a list of strings, not a number",
+        ),
+        ("unit = []", "`unit` has 0 entries"),
+        (
+            "container = true\nresources = 'arm'",
+            "the rule names no user, no group and no unit",
+        ),
+        (
+            "user = 1\ncontainer = 1",
+            "`container` must be true or false, not a number",
+        ),
         (
             "user = 1\nbypass-cache = 'yes'",
             "`bypass-cache` must be true or false, not a string",

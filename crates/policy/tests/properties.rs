@@ -16,7 +16,10 @@ mod support;
 
 use std::fmt::Write as _;
 
-use arcbroker_policy::{Caller, Cloud, Diagnostics, Identity, Policy, Resource, RuleSet};
+use arcbroker_policy::{
+    Caller, Cloud, Diagnostics, Identity, Permission, Policy, Replayed, Resource, ResourcePattern,
+    RuleSet, Subject, Unit, UnitPattern, compare,
+};
 use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::select};
 use support::{FILE, accounts, caller, file, policy};
 
@@ -33,6 +36,14 @@ const GROUPS: [(&str, Option<u32>); 4] = [
     ("12", Some(12)),
     ("'ghosts'", None),
 ];
+/// With the units of [`UNITS`] that each stands for.
+const PATTERNS: [(&str, &[usize]); 4] = [
+    ("'a.service'", &[0]),
+    ("'w@1.service'", &[1]),
+    ("'w@*.service'", &[1, 2]),
+    ("'other.service'", &[]),
+];
+const UNITS: [&str; 4] = ["a.service", "w@1.service", "w@2.service", "w.service"];
 const RESOURCES: [&str; 4] = ["https://a", "https://a/", "https://b", "urn:c"];
 const IDENTITIES: [&str; 3] = [
     "system",
@@ -45,6 +56,8 @@ const IDENTITIES: [&str; 3] = [
 struct Model {
     users: Option<Vec<usize>>,
     groups: Option<Vec<usize>>,
+    units: Option<Vec<usize>>,
+    container: bool,
     /// None for all.
     resources: Option<Vec<usize>>,
     /// None for the default.
@@ -76,6 +89,15 @@ impl Model {
                 groups.iter().map(|one| GROUPS[*one].0.to_owned()).collect(),
             );
         }
+        if let Some(units) = &self.units {
+            line(
+                "unit",
+                units
+                    .iter()
+                    .map(|one| PATTERNS[*one].0.to_owned())
+                    .collect(),
+            );
+        }
         line(
             "resources",
             self.resources
@@ -84,6 +106,9 @@ impl Model {
         );
         if let Some(identities) = &self.identities {
             line("identity", quoted(&IDENTITIES, identities));
+        }
+        if self.container {
+            text.push_str("container = true\n");
         }
         if self.bypass {
             text.push_str("bypass-cache = true\n");
@@ -94,9 +119,22 @@ impl Model {
     fn allows(&self, caller: &Caller, identity: usize, resource: usize) -> bool {
         let user = |one: &usize| USERS[*one].1 == Some(caller.uid);
         let group = |one: &usize| GROUPS[*one].1.is_some_and(|gid| caller.in_group(gid));
-        self.users
-            .as_ref()
-            .is_none_or(|users| users.iter().any(user))
+        let number = caller.unit.as_ref().map(|unit| {
+            UNITS
+                .iter()
+                .position(|name| *name == unit.as_str())
+                .unwrap()
+        });
+        let unit = |one: &usize| number.is_some_and(|number| PATTERNS[*one].1.contains(&number));
+        caller.container == Some(self.container)
+            && self
+                .users
+                .as_ref()
+                .is_none_or(|users| users.iter().any(user))
+            && self
+                .units
+                .as_ref()
+                .is_none_or(|units| units.iter().any(unit))
             && self
                 .groups
                 .as_ref()
@@ -119,24 +157,41 @@ fn chosen(from: usize) -> impl Strategy<Value = Vec<usize>> {
 fn model() -> impl Strategy<Value = Model> {
     let users = option::of(chosen(USERS.len()));
     let groups = option::of(chosen(GROUPS.len()));
+    let units = option::weighted(0.3, chosen(PATTERNS.len()));
     let resources = option::weighted(0.8, chosen(RESOURCES.len()));
     let identities = option::weighted(0.4, chosen(IDENTITIES.len()));
-    let parts = (users, groups, resources, identities, weighted(0.2));
-    let model = parts.prop_map(|(users, groups, resources, identities, bypass)| Model {
-        users,
-        groups,
-        resources,
-        identities,
-        bypass,
-    });
+    let subjects = (users, groups, units, weighted(0.3));
+    let parts = (subjects, resources, identities, weighted(0.2));
+    let model = parts.prop_map(
+        |((users, groups, units, container), resources, identities, bypass)| Model {
+            users,
+            groups,
+            units,
+            container,
+            resources,
+            identities,
+            bypass,
+        },
+    );
     model.prop_filter("a rule names a subject", |model| {
-        model.users.is_some() || model.groups.is_some()
+        model.users.is_some() || model.groups.is_some() || model.units.is_some()
     })
 }
 
 fn any_caller() -> impl Strategy<Value = Caller> {
     let id = || select(vec![0, 1, 2, 3, 10, 11, 12, 99, u32::MAX]);
-    (id(), id(), vec(id(), 0..4)).prop_map(|(uid, gid, groups)| caller(uid, gid, &groups))
+    let unit = option::of(select(UNITS.to_vec()));
+    let container = select(vec![Some(false), Some(false), Some(true), None]);
+    (id(), id(), vec(id(), 0..4), unit, container).prop_map(
+        |(uid, gid, groups, unit, container)| {
+            let unit = unit.map(|unit| Unit::parse(unit).unwrap());
+            Caller {
+                unit,
+                container,
+                ..caller(uid, gid, &groups)
+            }
+        },
+    )
 }
 
 fn compiled(models: &[Model]) -> Policy {
@@ -164,6 +219,18 @@ fn requests() -> impl Iterator<Item = (usize, Identity, usize, Resource)> {
             .enumerate()
             .map(move |(r, resource)| (i, identity.clone(), r, resource))
     })
+}
+
+fn subject_holds(subject: &Subject, caller: &Caller) -> bool {
+    caller.container == Some(subject.container)
+        && subject.user.is_none_or(|user| user == caller.uid)
+        && subject.group.is_none_or(|group| caller.in_group(group))
+        && subject.unit.as_ref().is_none_or(|pattern| {
+            caller.unit.as_ref().is_some_and(|unit| match pattern {
+                UnitPattern::Exact(exact) => exact == unit,
+                UnitPattern::Instances(template) => unit.template() == Some(&**template),
+            })
+        })
 }
 
 fn fragment() -> impl Strategy<Value = String> {
@@ -280,6 +347,74 @@ proptest! {
                 one.identity == identity && (text == "*" || text == resource.as_str())
             });
             prop_assert_eq!(policy.decide(&who, &identity, &resource).is_ok(), told);
+        }
+    }
+
+    #[test]
+    fn an_explanation_says_what_the_decision_says(models in vec(model(), 0..8), who in any_caller()) {
+        let policy = compiled(&models);
+        for (i, identity, r, resource) in requests() {
+            let explanation = policy.explain(&who, &identity, &resource);
+            let decision = policy.decide(&who, &identity, &resource);
+            let said = explanation.outcome.map(|allowance| (allowance.rule.to_string(), allowance.may_bypass_cache));
+            prop_assert_eq!(said, decision.map(|grant| (grant.rule().to_owned(), grant.may_bypass_cache())));
+            for (model, examined) in models.iter().zip(&explanation.rules) {
+                prop_assert_eq!(model.allows(&who, i, r), examined.failed.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_comparison_lists_a_change_exactly_where_decisions_differ(
+        old in vec(model(), 0..5), new in vec(model(), 0..5), who in any_caller(),
+    ) {
+        let (old, new) = (compiled(&old), compiled(&new));
+        let comparison = compare(&old, &new);
+        prop_assert!(comparison.complete);
+        for (_, identity, _, resource) in requests() {
+            let may = |policy: &Policy| policy.decide(&who, &identity, &resource).map(|grant| grant.may_bypass_cache());
+            let (before, after) = (may(&old), may(&new));
+            let listed = |gained, permissions: &[Permission]| comparison.changes.iter().any(|change| {
+                change.gained == gained && change.identity == identity && permissions.contains(&change.permission)
+                    && subject_holds(&change.subject, &who)
+                    && matches!(&change.resource, ResourcePattern::Any)
+                        | matches!(&change.resource, ResourcePattern::Exact(exact) if *exact == resource)
+            });
+            // Whoever loses something is on the list. The list may say more of a subject than this caller
+            // notices, who may have the same by another rule.
+            let access = [Permission::Access, Permission::AccessAndBypass];
+            let bypass = [Permission::Bypass, Permission::AccessAndBypass];
+            if before.is_ok() && after.is_err() {
+                prop_assert!(listed(false, &access));
+            }
+            if before.is_err() && after.is_ok() {
+                prop_assert!(listed(true, &access));
+            }
+            if before == Ok(true) && after == Ok(false) {
+                prop_assert!(listed(false, &bypass));
+            }
+            if before == Ok(false) && after == Ok(true) {
+                prop_assert!(listed(true, &bypass));
+            }
+        }
+        prop_assert!(compare(&old, &old).changes.is_empty());
+    }
+
+    #[test]
+    fn a_replay_without_groups_does_not_contradict_the_decision_with_them(
+        models in vec(model(), 0..8), who in any_caller(),
+    ) {
+        let policy = compiled(&models);
+        let recorded = Caller { groups: Vec::new(), ..who.clone() };
+        for (_, identity, _, resource) in requests() {
+            let decision = policy.decide(&who, &identity, &resource);
+            match policy.replay(&recorded, &identity, &resource) {
+                Replayed::Allowed(_) => prop_assert!(decision.is_ok()),
+                Replayed::Denied(_) => prop_assert!(decision.is_err()),
+                Replayed::InGroup(rules) => if let Ok(grant) = decision {
+                    prop_assert!(rules.iter().any(|rule| **rule == *grant.rule()));
+                },
+            }
         }
     }
 

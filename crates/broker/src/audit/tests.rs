@@ -16,11 +16,7 @@ fn clock() -> Clock {
 }
 
 fn caller() -> Caller {
-    Caller {
-        uid: 1001,
-        gid: 1002,
-        groups: Vec::new(),
-    }
+    Caller::new(1001, 1002, Vec::new())
 }
 
 fn record<'a>(log: &AuditLog, caller: &'a Caller, resource: &'a str) -> Record<'a> {

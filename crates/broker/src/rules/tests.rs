@@ -40,11 +40,7 @@ fn start(resources: &str, place: Place) -> (TempDir, Reloader) {
 }
 
 fn allows(policy: &Policy, resource: &str) -> bool {
-    let caller = Caller {
-        uid: 1,
-        gid: 1,
-        groups: Vec::new(),
-    };
+    let caller = Caller::new(1, 1, Vec::new());
     let resource = Resource::exact(resource).unwrap();
     policy.decide(&caller, &Identity::System, &resource).is_ok()
 }

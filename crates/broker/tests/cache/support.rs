@@ -182,11 +182,7 @@ impl World {
     }
 
     pub(crate) fn grant(&self, resource: &str) -> Grant {
-        let caller = Caller {
-            uid: 7,
-            gid: 7,
-            groups: Vec::new(),
-        };
+        let caller = Caller::new(7, 7, Vec::new());
         self.policy
             .decide(
                 &caller,

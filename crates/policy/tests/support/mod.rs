@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
+
 use arcbroker_policy::{
-    Accounts, Caller, Cloud, Diagnostics, Identity, Policy, Resource, RuleSet, SourceFile,
+    Accounts, Caller, Cloud, Diagnostics, Identity, Policy, Resource, RuleSet, SourceFile, Unit,
 };
 
 pub const FILE: &str = "/etc/arcbroker/policy.d/web.toml";
@@ -29,6 +31,7 @@ pub fn accounts() -> Accounts {
     Accounts {
         users: ids([("alice", 1), ("bob", 2)]),
         groups: ids([("deploy", 10), ("ops", 11)]),
+        units: BTreeMap::new(),
     }
 }
 
@@ -46,10 +49,22 @@ pub fn policy(rules: &str) -> Policy {
 }
 
 pub fn caller(uid: u32, gid: u32, groups: &[u32]) -> Caller {
+    Caller::new(uid, gid, groups.to_vec())
+}
+
+/// The same user and groups, in a unit.
+pub fn in_unit(caller: Caller, unit: &str) -> Caller {
     Caller {
-        uid,
-        gid,
-        groups: groups.to_vec(),
+        unit: Some(Unit::parse(unit).unwrap()),
+        ..caller
+    }
+}
+
+/// The same user, groups and unit, in a container, not in one, or not known.
+pub fn contained(caller: Caller, container: Option<bool>) -> Caller {
+    Caller {
+        container,
+        ..caller
     }
 }
 
