@@ -9,6 +9,7 @@ use arcbroker_policy::{Diagnostics, MAX_FILE};
 
 use nix::unistd::geteuid;
 
+use crate::ability::Ability;
 use crate::args::Args;
 use crate::config::{self, Settings};
 use crate::names::user_id;
@@ -40,8 +41,10 @@ pub fn load(args: &Args) -> (Option<Settings>, String) {
     if args.check
         && let Some(settings) = &settings
     {
+        let mut options = settings.policy.clone();
+        options.units = Ability::probe(settings.callers.clone()).units();
         let cloud = settings.cloud.unwrap_or_default();
-        policy_files::load(&settings.policy, cloud, &mut diagnostics);
+        policy_files::load(&options, cloud, &mut diagnostics);
     }
     let usable = settings.filter(|_| !diagnostics.has_errors());
     (

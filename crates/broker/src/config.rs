@@ -10,12 +10,15 @@ use arcbroker_policy::{Cloud, Diagnostics, Document, Identity, Table};
 
 use crate::names::group_id;
 use crate::section::Section;
-use crate::{audit, cache, listen, logging, policy_files, turns};
+use crate::{ability, audit, cache, listen, logging, policy_files, turns};
 
 mod upstream;
 
 const SHADOW_DIR: &str = "/etc/arcbroker/policy.shadow.d";
 const POLICY_DIR: &str = "/etc/arcbroker/policy.d";
+const PROC_ROOT: &str = "/proc";
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+const UNITS_DIR: &str = "/run/systemd/units";
 const AUDIT_FILE: &str = "/var/log/arcbroker/audit.jsonl";
 const TOKEN_MODE: u32 = 0o660;
 const TOKEN_GROUP: &str = "arcbroker";
@@ -38,6 +41,8 @@ pub struct Settings {
     pub admin: listen::Options,
     /// Where the rules are.
     pub policy: policy_files::Options,
+    /// Where callers are looked at.
+    pub callers: ability::Options,
     /// Where decisions are recorded.
     pub audit: audit::Options,
     /// Connections in all, and of one user.
@@ -69,6 +74,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
     let cache = section(&mut file, "cache", diagnostics, cache);
     let (token, admin) = section(&mut file, "sockets", diagnostics, sockets);
     let policy = section(&mut file, "policy", diagnostics, policy);
+    let callers = section(&mut file, "callers", diagnostics, callers);
     let audit = section(&mut file, "audit", diagnostics, audit);
     let connections = section(&mut file, "limits", diagnostics, limits);
     let log = section(&mut file, "log", diagnostics, log);
@@ -80,6 +86,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
         token,
         admin,
         policy,
+        callers,
         audit,
         connections,
         turns: upstream.turns,
@@ -156,9 +163,19 @@ fn policy(section: &mut Section<'_, '_>) -> policy_files::Options {
     let options = policy_files::Options {
         dir: section.path("dir", POLICY_DIR),
         owners: section.owners(&["root"]),
+        // What this machine can do is found out when the policy is read.
+        units: Ok(()),
     };
     section.unused("shadow-dir", SHADOW_DIR);
     options
+}
+
+fn callers(section: &mut Section<'_, '_>) -> ability::Options {
+    ability::Options {
+        proc: section.path("proc-root", PROC_ROOT),
+        cgroup: section.path("cgroup-root", CGROUP_ROOT),
+        units: section.path("units-dir", UNITS_DIR),
+    }
 }
 
 fn audit(section: &mut Section<'_, '_>) -> audit::Options {

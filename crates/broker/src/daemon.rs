@@ -10,6 +10,7 @@ use hyper::{Request, Response};
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::ability::Ability;
 use crate::audit::{AuditError, AuditLog};
 use crate::bypass::Bypasses;
 use crate::cache::TokenCache;
@@ -19,12 +20,14 @@ use crate::config::Settings;
 use crate::detect::Choice;
 use crate::dial::Connector;
 use crate::documents::Documents;
+use crate::evidence::Observer;
 use crate::gate::Gate;
 use crate::kind::Kind;
 use crate::listen::{ListenError, Listener, Passed};
 use crate::names::UserNames;
 use crate::peer::Peer;
 use crate::place::Place;
+use crate::process;
 use crate::reply::Body;
 use crate::rules::Reloader;
 use crate::server::{Handler, Limits, Server};
@@ -126,11 +129,16 @@ pub async fn run(
     world: World,
     signals: mpsc::Receiver<Signal>,
 ) -> Result<(), DaemonError> {
+    let ability = Ability::probe(settings.callers.clone());
+    ability.tell();
+    settings.policy.units = ability.units();
+    let observer = Observer::new(ability, world.clock.clone());
     let place = Place::configured(settings.cloud);
     let reloader = Reloader::start(settings.policy.clone(), place, world.clock.clone())
         .map_err(DaemonError::Policy)?;
     let audit = Arc::new(AuditLog::open(&settings.audit, world.clock.clone())?);
-    let gate = Arc::new(Gate::new(settings.connections.0, settings.connections.1));
+    let (all, per_user) = settings.connections;
+    let gate = Arc::new(Gate::new(process::affordable(all), per_user));
     let (stop, stopped) = watch::channel(false);
     settings.upstream.decide(&world.connector).await;
     settings.turns = bearable(settings.turns, &settings.upstream.choice);
@@ -146,13 +154,12 @@ pub async fn run(
     let ticker = Ticker::new(TICK).map_err(DaemonError::Timer)?;
     let names = UserNames::new();
     let admin_gate = Arc::new(Gate::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS));
-    let token = server(token, TokenSocket(Arc::clone(&service)), &gate, &names);
-    let admin = server(
-        admin,
+    let handlers = (
+        TokenSocket(Arc::clone(&service)),
         AdminSocket(Arc::clone(&service)),
-        &admin_gate,
-        &names,
     );
+    let token = server(token, handlers.0, &gate, &names, &observer);
+    let admin = server(admin, handlers.1, &admin_gate, &names, &observer);
 
     let upstream = &service.board.upstream;
     tracing::info!(
@@ -271,6 +278,7 @@ fn server<H: Handler>(
     handler: H,
     gate: &Arc<Gate>,
     names: &UserNames,
+    observer: &Observer,
 ) -> Server<H> {
     Server {
         listener,
@@ -278,6 +286,7 @@ fn server<H: Handler>(
         gate: Arc::clone(gate),
         limits: Limits::default(),
         names: names.clone(),
+        observer: observer.clone(),
     }
 }
 

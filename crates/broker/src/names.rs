@@ -1,6 +1,7 @@
 //! Names of users and groups: looked up where waiting does no harm, and never decided on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use nix::unistd::{Group, Uid, User};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+
+use crate::unit_files::unit_files;
 
 /// A directory service that is slow must not make tokens slow: then the name is left out.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -79,8 +82,12 @@ pub fn group_id(text: &str) -> Option<u32> {
     })
 }
 
-/// The numbers of all that exist. Asks the system: not on the event loop.
-pub fn accounts(users: &BTreeSet<&str>, groups: &BTreeSet<&str>) -> Accounts {
+/// The numbers of all that exist, and the unit files. Asks the system: not on the event loop.
+pub fn accounts(
+    users: &BTreeSet<&str>,
+    groups: &BTreeSet<&str>,
+    units: &BTreeSet<&str>,
+) -> Accounts {
     let known = |names: &BTreeSet<&str>, find: fn(&str) -> Option<u32>| -> BTreeMap<String, u32> {
         names
             .iter()
@@ -90,7 +97,7 @@ pub fn accounts(users: &BTreeSet<&str>, groups: &BTreeSet<&str>) -> Accounts {
     Accounts {
         users: known(users, user_id),
         groups: known(groups, group_id),
-        units: BTreeMap::new(),
+        units: unit_files(Path::new("/"), units),
     }
 }
 
@@ -111,7 +118,7 @@ mod tests {
     #[test]
     fn only_those_that_exist_have_a_number() {
         let names = ["root", "no such"].into_iter().collect();
-        let accounts = accounts(&names, &names);
+        let accounts = accounts(&names, &names, &BTreeSet::new());
         assert_eq!(accounts.users.keys().collect::<Vec<_>>(), ["root"]);
         assert_eq!(accounts.groups.keys().collect::<Vec<_>>(), ["root"]);
     }

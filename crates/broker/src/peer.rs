@@ -1,13 +1,18 @@
-//! Who is at the other end of a Unix socket, as the kernel saw it at the time of the connect.
+//! Who is at the other end of a Unix socket: the numbers as the kernel saw them at the connect, and
+//! what is known of the process now.
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arcbroker_peer_sys::peer_groups;
+use arcbroker_peer_sys::{peer_groups, refuse_descriptors};
 use arcbroker_policy::Caller;
+use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use tokio::net::UnixStream;
+
+use crate::evidence::{Dated, Observer, Sighting};
+use crate::pinned::Pinned;
 
 /// A peer: what is decided on, and what is only written down.
 #[derive(Clone, Debug)]
@@ -18,11 +23,13 @@ pub struct Peer {
     pub user: Option<Arc<str>>,
     /// Process id; absent where the process is outside the broker's pid namespace.
     pub pid: Option<i32>,
+    /// Systemd's number for this run of the unit, for display.
+    pub invocation: Option<Arc<str>>,
 }
 
 impl Peer {
-    /// Reads the evidence, which stays as it was at the connect. The name is left out: it is no
-    /// evidence, and takes longer.
+    /// Reads the numbers, which stay as they were at the connect. Nothing is known of the process yet,
+    /// so no rule holds.
     ///
     /// # Errors
     ///
@@ -39,26 +46,122 @@ impl Peer {
             groups.push(credentials.gid());
         }
         Ok(Self {
-            caller: Caller::new(credentials.uid(), credentials.gid(), groups),
+            caller: Caller {
+                container: None,
+                ..Caller::new(credentials.uid(), credentials.gid(), groups)
+            },
             user: None,
             pid: Some(credentials.pid()).filter(|&pid| pid > 0),
+            invocation: None,
         })
+    }
+
+    fn seen(&self, sighting: &Sighting) -> Self {
+        let mut peer = self.clone();
+        peer.caller.unit.clone_from(&sighting.unit);
+        peer.caller.container = sighting.container;
+        peer.invocation.clone_from(&sighting.invocation);
+        peer
+    }
+
+    /// The process has ended; the connection lives on in whoever has it now. That it was in a container
+    /// or not stays as it was seen.
+    fn ended(&self) -> Self {
+        let mut peer = self.clone();
+        peer.caller.unit = None;
+        peer.invocation = None;
+        peer
+    }
+}
+
+/// The peer of one connection, looked at again from time to time.
+#[derive(Debug)]
+pub struct Watched {
+    observer: Observer,
+    process: Option<Pinned>,
+    uid: u32,
+    latest: Mutex<Latest>,
+}
+
+#[derive(Debug)]
+struct Latest {
+    peer: Arc<Peer>,
+    dated: Dated,
+}
+
+impl Watched {
+    /// Holds on to the process and looks at it. To be called at once after the accept: a process that
+    /// has ended by then cannot be looked at.
+    pub fn new(stream: &UnixStream, mut peer: Peer, observer: &Observer) -> Self {
+        let ability = observer.ability();
+        if let Some(overflow) = ability.overflow {
+            peer.caller.groups.retain(|&group| group != overflow);
+        }
+        let uid = peer.caller.uid;
+        // Somebody without a number here could be anybody: nothing about the process would make up for it.
+        let is_known = ability
+            .overflow
+            .is_none_or(|overflow| uid != overflow && peer.caller.gid != overflow);
+        let pid = peer.pid.filter(|_| is_known);
+        let process = pid.and_then(|pid| Pinned::of(stream, ability.pinning, Some(pid)));
+        let dated = observer.look(process.as_ref(), pid, uid);
+        let peer = Arc::new(peer.seen(&dated.sighting));
+        Self {
+            observer: observer.clone(),
+            process,
+            uid,
+            latest: Mutex::new(Latest { peer, dated }),
+        }
+    }
+
+    /// Adds the name of the user.
+    pub fn name(&mut self, user: Option<Arc<str>>) {
+        let latest = self
+            .latest
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut peer = Peer::clone(&latest.peer);
+        peer.user = user;
+        latest.peer = Arc::new(peer);
+    }
+
+    /// The user id.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The peer as it is now: looked at again, where that was some time ago.
+    pub fn now(&self) -> Arc<Peer> {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(process) = &self.process else {
+            return Arc::clone(&latest.peer);
+        };
+        let mut alive = process.is_alive();
+        if alive && self.observer.is_stale(&latest.dated) {
+            let dated = self.observer.look(Some(process), latest.peer.pid, self.uid);
+            alive = process.is_alive();
+            if alive {
+                if dated.sighting != latest.dated.sighting {
+                    latest.peer = Arc::new(latest.peer.seen(&dated.sighting));
+                }
+                latest.dated = dated;
+            }
+        }
+        if !alive && latest.peer.caller.unit.is_some() {
+            latest.peer = Arc::new(latest.peer.ended());
+        }
+        Arc::clone(&latest.peer)
+    }
+}
+
+/// Refuses descriptors that peers send along, on this socket and on all that connect to it from now on.
+/// Where the kernel cannot, reads drop them.
+pub fn refuse_passed(socket: &impl AsFd) {
+    match refuse_descriptors(socket.as_fd()) {
+        Ok(()) | Err(Errno::ENOPROTOOPT) => {}
+        Err(error) => tracing::debug!(%error, "passed descriptors cannot be refused on a socket"),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use nix::unistd::{getegid, geteuid};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn the_kernel_says_who_connected() {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let peer = Peer::of(&ours).unwrap();
-        assert_eq!(peer.caller.uid, geteuid().as_raw());
-        assert_eq!(peer.caller.gid, getegid().as_raw());
-        assert!(peer.caller.groups.contains(&getegid().as_raw()));
-        assert_eq!(peer.pid, Some(std::process::id().cast_signed()));
-    }
-}
+mod tests;

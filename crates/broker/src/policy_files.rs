@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use arcbroker_policy::{Accounts, Cloud, Diagnostics, MAX_FILE, Policy, RuleSet, SourceFile};
 use nix::fcntl::OFlag;
 
+use crate::ability::NoUnits;
 use crate::names::accounts;
 
 /// Where the policy is, and who may write it.
@@ -17,6 +18,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// User ids that may own the directory and the files.
     pub owners: Vec<u32>,
+    /// Whether rules on units can be served on this machine: where not, they are errors.
+    pub units: Result<(), NoUnits>,
 }
 
 /// Reads the policy. Blocks: reads files and asks for users and groups.
@@ -25,11 +28,7 @@ pub struct Options {
 /// is a policy that allows nothing.
 pub fn load(options: &Options, cloud: Cloud, diagnostics: &mut Diagnostics) -> Option<Policy> {
     let files = read_all(options, diagnostics);
-    let rules = RuleSet::parse(&files, cloud, diagnostics);
-    if diagnostics.has_errors() {
-        return None;
-    }
-    let rules = rules?;
+    let rules = parse(options, &files, cloud, diagnostics)?;
     Some(rules.compile(&accounts_of(&rules), diagnostics))
 }
 
@@ -43,12 +42,8 @@ pub fn load_each(options: &Options, clouds: &[Cloud]) -> Vec<(Cloud, Loaded)> {
     let files = read_all(options, &mut common);
     let parse = |cloud: &Cloud| {
         let mut diagnostics = common.clone();
-        let rules = RuleSet::parse(&files, *cloud, &mut diagnostics);
-        (
-            *cloud,
-            rules.filter(|_| !diagnostics.has_errors()),
-            diagnostics,
-        )
+        let rules = parse(options, &files, *cloud, &mut diagnostics);
+        (*cloud, rules, diagnostics)
     };
     let parsed: Vec<_> = clouds.iter().map(parse).collect();
     // Whom the rules name does not depend on the cloud, and is only asked for once.
@@ -68,8 +63,26 @@ pub fn load_each(options: &Options, clouds: &[Cloud]) -> Vec<(Cloud, Loaded)> {
 /// A policy and its warnings, or its errors.
 pub type Loaded = Result<(Policy, Diagnostics), Diagnostics>;
 
+/// None when there is any error, in whatever file.
+fn parse(
+    options: &Options,
+    files: &[SourceFile],
+    cloud: Cloud,
+    diagnostics: &mut Diagnostics,
+) -> Option<RuleSet> {
+    let rules = RuleSet::parse(files, cloud, diagnostics);
+    if let (Some(rules), Err(reason)) = (&rules, options.units) {
+        rules.refuse_units(&reason.to_string(), reason.help(), diagnostics);
+    }
+    rules.filter(|_| !diagnostics.has_errors())
+}
+
 fn accounts_of(rules: &RuleSet) -> Accounts {
-    accounts(&rules.user_names(), &rules.group_names())
+    accounts(
+        &rules.user_names(),
+        &rules.group_names(),
+        &rules.unit_names(),
+    )
 }
 
 fn read_all(options: &Options, diagnostics: &mut Diagnostics) -> Vec<SourceFile> {
@@ -206,6 +219,7 @@ mod tests {
         let options = Options {
             dir: dir.path().to_owned(),
             owners: vec![geteuid().as_raw()],
+            units: Ok(()),
         };
         (dir, options)
     }
@@ -244,6 +258,37 @@ mod tests {
             errors.contains("`eventhubs` is not known in AzureUSGovernmentCloud"),
             "{errors}"
         );
+    }
+
+    #[test]
+    fn a_rule_on_a_unit_is_an_error_where_units_cannot_be_told() {
+        let rule = RULE.replace("user = 0", "unit = \"backup.service\"");
+        let (_dir, options) = policy_dir(&[
+            ("a.toml", &rule.replace("NAME", "a")),
+            ("b.toml", &RULE.replace("NAME", "b")),
+        ]);
+        for (units, expected) in [
+            (Ok(()), None),
+            (Err(NoUnits::Pinning), Some("Linux 5.3 or newer is needed")),
+            (Err(NoUnits::Hidden), Some("mount /proc without hidepid")),
+            (Err(NoUnits::Foreign), Some("its own pid namespace")),
+            (Err(NoUnits::Tree), Some("systemd keeps no control groups")),
+        ] {
+            let options = Options {
+                units,
+                ..options.clone()
+            };
+            let mut diagnostics = Diagnostics::new();
+            let policy = load(&options, Cloud::Public, &mut diagnostics);
+            assert_eq!(policy.is_some(), expected.is_none(), "{diagnostics}");
+            let Some(expected) = expected else { continue };
+            let text = diagnostics.to_string();
+            assert!(
+                text.contains("a.toml:4:8: units cannot be told") && text.contains(expected),
+                "{text}"
+            );
+            assert_eq!(diagnostics.errors(), 1);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use arcbroker_policy::{Caller, Identity};
+use arcbroker_policy::{Caller, Identity, Unit};
 use serde::{Serialize, Serializer};
 
 use crate::clock::Clock;
@@ -40,6 +40,8 @@ pub struct Record<'a> {
     pub user: Option<&'a str>,
     /// Process that connected.
     pub pid: Option<i32>,
+    /// This run of the caller's unit.
+    pub invocation: Option<&'a str>,
     /// Whose token.
     pub identity: Option<&'a Identity>,
     /// For what.
@@ -118,9 +120,9 @@ impl<'a> Line<'a> {
             gid: record.caller.gid,
             user: record.user,
             pid: record.pid,
-            unit: None,
-            invocation: None,
-            container: None,
+            unit: record.caller.unit.as_ref().map(Unit::as_str),
+            invocation: record.invocation,
+            container: record.caller.container,
             identity: record.identity.map(Text),
             resource: record.resource,
             rule: record.rule,

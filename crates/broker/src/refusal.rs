@@ -66,21 +66,31 @@ pub fn denied(
     id: RequestId,
 ) -> Refusal {
     let uid = peer.caller.uid;
-    let who = match &peer.user {
+    let mut who = match &peer.user {
         Some(user) => format!("uid {uid} ({user})"),
         None => format!("uid {uid}"),
     };
-    let (whose, line) = match identity {
-        Identity::System => (String::new(), String::new()),
-        other => (
-            format!(" of identity {other}"),
-            format!(", `identity = \"{other}\"`"),
-        ),
+    if let Some(unit) = &peer.caller.unit {
+        who = format!("{who} in {unit}");
+    }
+    let whose = match identity {
+        Identity::System => String::new(),
+        other => format!(" of identity {other}"),
     };
+    let Some(container) = peer.caller.container else {
+        let description = format!(
+            "nothing is known of the process that connected as {who}, so no rule allows it a token{whose} for \
+             {resource} (request {id}): it had ended, or it is in a namespace that arcbrokerd cannot see into. An \
+             administrator can look into the log of arcbrokerd for what it cannot know of callers"
+        );
+        return Refusal::new(StatusCode::FORBIDDEN, ACCESS_DENIED, description);
+    };
+    let place = if container { " in a container" } else { "" };
+    let rule = rule_for(peer, identity, resource);
     let description = format!(
-        "no rule allows {who} a token{whose} for {resource} (request {id}). An administrator can allow it: \
-         write a .toml file in {policy_dir} with `version = 1` and a [[rule]] with `name`, `user = {uid}`, \
-         `resources = [\"{resource}\"]`{line}, then run `systemctl reload arcbroker`"
+        "no rule allows {who}{place} a token{whose} for {resource} (request {id}). An administrator can allow it: \
+         write a .toml file in {policy_dir} with `version = 1` and a [[rule]] with `name`, {rule}, then run \
+         `systemctl reload arcbroker`"
     );
     Refusal::new(StatusCode::FORBIDDEN, ACCESS_DENIED, description)
 }
@@ -94,6 +104,22 @@ pub fn unknown_cloud(kind: Kind) -> Refusal {
     let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
     refusal.retry_after = Some(SOON);
     refusal
+}
+
+/// The lines of a rule that would allow it.
+fn rule_for(peer: &Peer, identity: &Identity, resource: &Resource) -> String {
+    let mut lines = vec![format!("`user = {}`", peer.caller.uid)];
+    if let Some(unit) = &peer.caller.unit {
+        lines.push(format!("`unit = \"{unit}\"`"));
+    }
+    if peer.caller.container == Some(true) {
+        lines.push("`container = true`".to_owned());
+    }
+    lines.push(format!("`resources = [\"{resource}\"]`"));
+    if *identity != Identity::System {
+        lines.push(format!("`identity = \"{identity}\"`"));
+    }
+    lines.join(", ")
 }
 
 /// It was allowed, but there is no token.
@@ -189,6 +215,8 @@ pub fn no_document(kind: Kind, error: &FetchError) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use arcbroker_policy::Caller;
+
     use super::*;
 
     const CLASSES: [(Class, u16); 15] = [
@@ -216,6 +244,45 @@ mod tests {
             assert_eq!(refusal.status.as_u16(), status, "{class:?}");
             assert_eq!(refusal.retry_after.is_some(), status == 503, "{class:?}");
         }
+    }
+
+    #[test]
+    fn a_denial_shows_the_rule_that_would_allow_it() {
+        let unit = arcbroker_policy::Unit::parse("web.service").ok();
+        let words = |unit, container| {
+            let peer = Peer {
+                caller: Caller {
+                    unit,
+                    container,
+                    ..Caller::new(33, 33, vec![])
+                },
+                user: Some("www-data".into()),
+                pid: None,
+                invocation: None,
+            };
+            let resource = Resource::exact("https://a").unwrap();
+            let id = RequestId { run: 1, number: 2 };
+            denied(&peer, &Identity::System, &resource, "/dir", id).description
+        };
+        let plain = words(None, Some(false));
+        let start = "no rule allows uid 33 (www-data) a token for https://a (request 00000001-2). ";
+        assert!(plain.starts_with(start), "{plain}");
+        assert!(
+            plain.contains("`user = 33`, `resources = [\"https://a\"]`, then run"),
+            "{plain}"
+        );
+        let contained = words(unit.clone(), Some(true));
+        assert!(
+            contained.contains("(www-data) in web.service in a container a token"),
+            "{contained}"
+        );
+        let lines = "`user = 33`, `unit = \"web.service\"`, `container = true`, `resources";
+        assert!(contained.contains(lines), "{contained}");
+        let unknown = words(unit, None);
+        assert!(
+            unknown.starts_with("nothing is known of the process"),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -22,10 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::evidence::Observer;
 use crate::gate::Gate;
 use crate::listen::Listener;
 use crate::names::UserNames;
-use crate::peer::Peer;
+use crate::peer::{Peer, Watched, refuse_passed};
 use crate::reply::Body;
 use crate::stream::Stream;
 
@@ -81,6 +82,8 @@ pub struct Server<H> {
     pub limits: Limits,
     /// Names of users, for display.
     pub names: UserNames,
+    /// Looks at the processes of peers.
+    pub observer: Observer,
 }
 
 impl<H: Handler> Server<H> {
@@ -90,6 +93,7 @@ impl<H: Handler> Server<H> {
     ///
     /// When the listener itself is broken.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+        refuse_passed(self.listener.socket());
         let mut connections = JoinSet::new();
         let result = loop {
             let accepted = tokio::select! {
@@ -159,7 +163,7 @@ impl<H: Handler> Server<H> {
         stream: UnixStream,
         stop: &watch::Receiver<bool>,
     ) {
-        let mut peer = match Peer::of(&stream) {
+        let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
                 tracing::warn!(%error, "a peer without credentials was turned away");
@@ -179,6 +183,8 @@ impl<H: Handler> Server<H> {
             }
             return;
         };
+        refuse_passed(&stream);
+        let mut peer = Watched::new(&stream, peer, &self.observer);
         let (handler, limits, names, stop) = (
             Arc::clone(&self.handler),
             self.limits,
@@ -191,7 +197,7 @@ impl<H: Handler> Server<H> {
                 .await
                 .is_ok_and(|said| said.is_ok())
             {
-                peer.user = names.name(peer.caller.uid).await;
+                peer.name(names.name(peer.uid()).await);
                 serve(stream, &peer, &*handler, limits, stop).await;
             }
             drop(pass);
@@ -203,7 +209,7 @@ impl<H: Handler> Server<H> {
 /// after the answer, and one that has had none is given the chance to send one.
 async fn serve<H: Handler>(
     stream: UnixStream,
-    peer: &Peer,
+    peer: &Watched,
     handler: &H,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
@@ -211,7 +217,7 @@ async fn serve<H: Handler>(
     let (began, mut has_begun) = watch::channel(false);
     let service = service_fn(|request| {
         began.send_replace(true);
-        async { Ok::<_, Infallible>(handler.handle(peer, request).await) }
+        async { Ok::<_, Infallible>(handler.handle(&peer.now(), request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -233,7 +239,7 @@ async fn serve<H: Handler>(
         }
     };
     if let Err(error) = result {
-        tracing::debug!(uid = peer.caller.uid, pid = peer.pid, %error, "a connection ended early");
+        tracing::debug!(uid = peer.uid(), %error, "a connection ended early");
     }
 }
 

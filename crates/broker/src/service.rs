@@ -273,6 +273,9 @@ impl Service {
             gid: peer.caller.gid,
             groups: peer.caller.groups.clone(),
             pid: peer.pid,
+            unit: peer.caller.unit.as_ref().map(ToString::to_string),
+            invocation: peer.invocation.as_deref().map(str::to_owned),
+            container: peer.caller.container,
             resources: resources.into_iter().map(allowed).collect(),
         })
     }

@@ -78,6 +78,7 @@ impl<'a> Visit<'a> {
             caller: &self.peer.caller,
             user: self.peer.user.as_deref(),
             pid: self.peer.pid,
+            invocation: self.peer.invocation.as_deref(),
             identity: self.asked.as_ref().map(|(identity, _)| identity),
             resource: self.asked.as_ref().map(|(_, resource)| resource.as_str()),
             rule: self.grant.as_ref().map(Grant::rule),

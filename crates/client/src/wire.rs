@@ -119,6 +119,16 @@ pub struct WhoamiAnswer {
     pub groups: Vec<u32>,
     /// Process id, absent where the kernel gives none.
     pub pid: Option<i32>,
+    /// The service or scope of the system that the process runs in now.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// This run of the unit, as systemd numbers it; for display only.
+    #[serde(default)]
+    pub invocation: Option<String>,
+    /// Whether the process is in a container; absent where that cannot be known, and then no rule
+    /// allows it anything.
+    #[serde(default)]
+    pub container: Option<bool>,
     /// What the policy allows.
     pub resources: Vec<Allowed>,
 }

@@ -143,13 +143,10 @@ impl Order {
 
 fn peer(uid: u32) -> Peer {
     Peer {
-        caller: Caller {
-            uid,
-            gid: uid,
-            groups: vec![uid],
-        },
+        caller: Caller::new(uid, uid, vec![uid]),
         user: None,
         pid: None,
+        invocation: None,
     }
 }
 

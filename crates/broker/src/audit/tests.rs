@@ -1,7 +1,7 @@
 use std::fs;
 use std::time::Duration;
 
-use arcbroker_policy::{Caller, Identity};
+use arcbroker_policy::{Caller, Identity, Unit};
 use serde_json::Value;
 
 use super::*;
@@ -16,7 +16,10 @@ fn clock() -> Clock {
 }
 
 fn caller() -> Caller {
-    Caller::new(1001, 1002, Vec::new())
+    Caller {
+        unit: Unit::parse("build@1.service").ok(),
+        ..Caller::new(1001, 1002, Vec::new())
+    }
 }
 
 fn record<'a>(log: &AuditLog, caller: &'a Caller, resource: &'a str) -> Record<'a> {
@@ -26,6 +29,7 @@ fn record<'a>(log: &AuditLog, caller: &'a Caller, resource: &'a str) -> Record<'
         caller,
         user: Some("build"),
         pid: Some(7),
+        invocation: Some("0123456789abcdef0123456789abcdef"),
         identity: Some(&Identity::System),
         resource: Some(resource),
         rule: None,
@@ -81,7 +85,7 @@ async fn a_record_has_every_key_in_its_order() {
     };
     log.record(&record).await.unwrap();
     let expected = format!(
-        r#"{{"schema":1,"time":"2026-03-20T09:46:40.123Z","seq":1,"prev":"","id":"{}","outcome":"issued","uid":1001,"gid":1002,"user":"build","pid":7,"unit":null,"invocation":null,"container":null,"identity":"system","resource":"https://x","rule":"r","policy":"0123456789ab","cache":"cache","ms":3,"expires_on":99,"uti":"u","token_sha256":"abc"}}"#,
+        r#"{{"schema":1,"time":"2026-03-20T09:46:40.123Z","seq":1,"prev":"","id":"{}","outcome":"issued","uid":1001,"gid":1002,"user":"build","pid":7,"unit":"build@1.service","invocation":"0123456789abcdef0123456789abcdef","container":false,"identity":"system","resource":"https://x","rule":"r","policy":"0123456789ab","cache":"cache","ms":3,"expires_on":99,"uti":"u","token_sha256":"abc"}}"#,
         record.id
     );
     assert_eq!(lines(&dir.path().join("audit")), [expected]);

@@ -34,6 +34,7 @@ fn start(resources: &str, place: Place) -> (TempDir, Reloader) {
     let options = Options {
         dir: dir.path().to_owned(),
         owners: vec![geteuid().as_raw()],
+        units: Ok(()),
     };
     let reloader = Reloader::start(options, place, clock()).unwrap();
     (dir, reloader)
@@ -139,6 +140,7 @@ fn a_configured_cloud_is_the_only_one_that_is_looked_at() {
     let options = Options {
         dir: dir.path().to_owned(),
         owners: vec![geteuid().as_raw()],
+        units: Ok(()),
     };
     let error = Reloader::start(options, Place::Known(Cloud::China), clock()).unwrap_err();
     assert!(

@@ -28,13 +28,11 @@ fn fill(page: &mut Page, answer: &WhoamiAnswer) {
     if let Some(pid) = answer.pid {
         page.field("Process", &pid.to_string());
     }
+    process(page, answer);
     page.blank();
     if answer.resources.is_empty() {
         page.line("No rule allows you a token. An administrator can add one to the policy:")
-            .line(&format!(
-                "user = {} in a rule with the resources that you need.",
-                answer.uid
-            ));
+            .line(&suggestion(answer));
         return;
     }
     let rows: Vec<[String; 3]> = answer
@@ -43,6 +41,35 @@ fn fill(page: &mut Page, answer: &WhoamiAnswer) {
         .map(|allowed| [&allowed.resource, &allowed.identity, &allowed.rule].map(String::clone))
         .collect();
     page.table(["RESOURCE", "IDENTITY", "RULE"], &rows);
+}
+
+/// What is known of the process, which a broker of an earlier version does not say.
+fn process(page: &mut Page, answer: &WhoamiAnswer) {
+    let container = match answer.container {
+        Some(true) => "yes: only rules with `container = true` hold",
+        Some(false) => "no",
+        None if answer.resources.is_empty() => "not known: no rule holds",
+        None => return,
+    };
+    let unit = answer.unit.as_deref().unwrap_or("none of the system");
+    page.field("Unit", unit);
+    if let Some(invocation) = &answer.invocation {
+        page.field("Invocation", invocation);
+    }
+    page.field("Container", container);
+}
+
+/// The lines that a rule for this caller begins with, the narrowest that can be had.
+fn suggestion(answer: &WhoamiAnswer) -> String {
+    let subject = match &answer.unit {
+        Some(unit) => format!("unit = \"{unit}\""),
+        None => format!("user = {}", answer.uid),
+    };
+    let container = match answer.container {
+        Some(true) => " and container = true",
+        _ => "",
+    };
+    format!("{subject}{container} in a rule with the resources that you need.")
 }
 
 #[cfg(test)]
@@ -66,6 +93,9 @@ mod tests {
             gid: 34,
             groups: vec![34, 990],
             pid: Some(4312),
+            unit: Some("backup.service".into()),
+            invocation: Some("6fb5aa5be6ea4a1fa1a9a5e6a5f0f9f1".into()),
+            container: Some(false),
             resources: vec![Allowed {
                 resource: "https://storage.azure.com/".into(),
                 identity: "system".into(),
@@ -79,14 +109,40 @@ User       1001 (backup)
 Group      34
 Groups     34 990
 Process    4312
+Unit       backup.service
+Invocation 6fb5aa5be6ea4a1fa1a9a5e6a5f0f9f1
+Container  no
 
 RESOURCE                    IDENTITY  RULE
 https://storage.azure.com/  system    nightly backup
 "
         );
         answer.resources.clear();
-        assert!(
-            text(&answer).ends_with("user = 1001 in a rule with the resources that you need.\n")
-        );
+        for (unit, container, expected) in [
+            (
+                Some("backup.service"),
+                Some(false),
+                "unit = \"backup.service\" in a rule",
+            ),
+            (
+                Some("web.service"),
+                Some(true),
+                "unit = \"web.service\" and container = true in a rule",
+            ),
+            (
+                None,
+                Some(true),
+                "user = 1001 and container = true in a rule",
+            ),
+            (None, Some(false), "user = 1001 in a rule"),
+        ] {
+            answer.unit = unit.map(str::to_owned);
+            answer.container = container;
+            let expected = format!("\n{expected} with the resources that you need.\n");
+            assert!(text(&answer).ends_with(&expected), "{}", text(&answer));
+        }
+        (answer.invocation, answer.container) = (None, None);
+        let shown = "Unit       none of the system\nContainer  not known: no rule holds\n";
+        assert!(text(&answer).contains(shown), "{}", text(&answer));
     }
 }

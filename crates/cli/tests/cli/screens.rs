@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::{Broker, answer, refusal};
 
-const WHOAMI: &str = r#"{"schema":1,"uid":7,"user":"b\u001bob","gid":8,"groups":[8,9],"pid":5,"resources":[{"resource":"arm","identity":"system","rule":"r\u009b1"}]}"#;
+const WHOAMI: &str = r#"{"schema":1,"uid":7,"user":"b\u001bob","gid":8,"groups":[8,9],"pid":5,"unit":"web.service","invocation":null,"container":true,"resources":[{"resource":"arm","identity":"system","rule":"r\u009b1"}]}"#;
 
 fn status(health: &str) -> String {
     let body = format!(
@@ -26,7 +26,8 @@ fn whoami_is_a_table_or_json() {
     assert_eq!(ran.code, 0);
     assert_eq!(
         ran.stdout,
-        "User       7 (bob)\nGroup      8\nGroups     8 9\nProcess    5\n\n\
+        "User       7 (bob)\nGroup      8\nGroups     8 9\nProcess    5\n\
+         Unit       web.service\nContainer  yes: only rules with `container = true` hold\n\n\
          RESOURCE  IDENTITY  RULE\narm       system    r1\n"
     );
 

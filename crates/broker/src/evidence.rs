@@ -1,0 +1,226 @@
+//! What is known about the process at the other end, beside its numbers: the unit of the system that
+//! it runs in, and whether it is in a container.
+//!
+//! Whatever goes wrong in here means that something is not known, and what is not known matches no
+//! rule. All of it is looked at while the process is held on to: an answer about another process that
+//! has the same number by now is thrown away.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arcbroker_policy::Unit;
+
+use crate::ability::{Ability, Sight};
+use crate::clock::Clock;
+use crate::pinned::{Pinned, Pinning};
+use crate::tree::Listing;
+
+/// For how long what was seen of a process is taken to be so still. Only root can move a process to
+/// another unit; whether the process lives is asked each time.
+const FRESH: Duration = Duration::from_secs(1);
+/// Processes that are remembered.
+const KEPT: u64 = 1024;
+/// Bytes of the longest file of `/proc` that is read; those that are read have one or two thousand.
+const LONGEST: u64 = 64 * 1024;
+
+/// What was seen of a process.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Sighting {
+    /// The service or scope of the system.
+    pub unit: Option<Unit>,
+    /// Systemd's number for this run of the unit. For display only.
+    pub invocation: Option<Arc<str>>,
+    /// Whether it is in a container.
+    pub container: Option<bool>,
+}
+
+/// A sighting, and since when it holds.
+#[derive(Clone, Debug)]
+pub struct Dated {
+    /// What was seen.
+    pub sighting: Arc<Sighting>,
+    /// Since boot.
+    at: Duration,
+}
+
+/// Looks at processes.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    ability: Arc<Ability>,
+    clock: Clock,
+    /// By [`Pinned::identity`]: connections of one process share what was seen of it.
+    seen: moka::sync::Cache<u64, Dated>,
+}
+
+impl Observer {
+    /// Looks with these abilities.
+    pub fn new(ability: Ability, clock: Clock) -> Self {
+        Self {
+            ability: Arc::new(ability),
+            clock,
+            seen: moka::sync::Cache::new(KEPT),
+        }
+    }
+
+    /// What can be known here.
+    pub fn ability(&self) -> &Ability {
+        &self.ability
+    }
+
+    /// Whether a sighting is too old to decide by.
+    pub fn is_stale(&self, dated: &Dated) -> bool {
+        self.clock.now().boot.saturating_sub(dated.at) >= FRESH
+    }
+
+    /// Looks at the process that connected as user `uid` with the number `pid`.
+    pub fn look(&self, process: Option<&Pinned>, pid: Option<i32>, uid: u32) -> Dated {
+        let identity = process.and_then(Pinned::identity);
+        let known = identity.and_then(|identity| self.seen.get(&identity));
+        if let Some(known) = known.filter(|known| !self.is_stale(known)) {
+            return known;
+        }
+        let dated = Dated {
+            at: self.clock.now().boot,
+            sighting: Arc::new(self.observe(process, pid, uid).unwrap_or_default()),
+        };
+        // One of a process that had ended is not worth keeping.
+        if let Some(identity) = identity
+            && dated.sighting.container.is_some()
+        {
+            self.seen.insert(identity, dated.clone());
+        }
+        dated
+    }
+
+    /// None where nothing can be known for certain.
+    fn observe(&self, process: Option<&Pinned>, pid: Option<i32>, uid: u32) -> Option<Sighting> {
+        let pid = pid?;
+        if self.ability.sight == Sight::Foreign {
+            return None;
+        }
+        // Only old kernels are without; there a sighting is as good as the numbers.
+        if process.is_none() && self.ability.pinning != Pinning::None {
+            return None;
+        }
+        if !process.is_some_and(Pinned::is_certain) && !self.is_of(pid, uid) {
+            return None;
+        }
+        let listing = self.listing(pid);
+        let listing = listing.as_deref().map(Listing::new);
+        let scoped = match listing {
+            Some(listing) => listing.is_container(),
+            // The other sign is left: the number inside a pid namespace.
+            None if self.ability.sight == Sight::Hidden => Some(false),
+            None => None,
+        };
+        let container = either(self.is_nested(process, pid), scoped);
+        let unit = listing.and_then(|listing| self.unit(process?, listing));
+        if process.is_some_and(|process| !process.is_alive()) {
+            return None;
+        }
+        let invocation = unit.as_ref().and_then(|unit| self.invocation(unit));
+        Some(Sighting {
+            unit,
+            invocation,
+            container,
+        })
+    }
+
+    fn unit(&self, process: &Pinned, listing: Listing<'_>) -> Option<Unit> {
+        let tree = self.ability.tree?;
+        let unit = tree.unit(listing)?;
+        let id = process.control_group();
+        let confirmed =
+            id.is_none_or(|id| tree.confirms(&self.ability.options.cgroup, listing, id));
+        confirmed.then_some(unit)
+    }
+
+    /// Where the kernel lists the control groups of a process.
+    fn listing(&self, pid: i32) -> Option<String> {
+        self.read(&format!("{pid}/cgroup")).ok()
+    }
+
+    /// Whether the process has a number in a pid namespace below ours.
+    ///
+    /// The descriptor's own entry tells without a detour over the number, and where `/proc` is hidden;
+    /// before Linux 5.14 it may not be read by a process that is not dumpable, as we are.
+    fn is_nested(&self, process: Option<&Pinned>, pid: i32) -> Option<bool> {
+        let entry = process.and_then(|process| {
+            let entry = format!("self/fdinfo/{}", process.as_fd().as_raw_fd());
+            self.read(&entry).ok()
+        });
+        let status = || {
+            let status = self.read(&format!("{pid}/status")).ok()?;
+            // Without the line the kernel has no pid namespaces.
+            Some(numbers(&status).unwrap_or(1))
+        };
+        let numbers = entry.as_deref().and_then(numbers).or_else(status)?;
+        (numbers > 0).then_some(numbers > 1)
+    }
+
+    /// Whether the process with this number is of this user.
+    fn is_of(&self, pid: i32, uid: u32) -> bool {
+        let status = self.read(&format!("{pid}/status"));
+        status.is_ok_and(|status| effective_user(&status) == Some(uid))
+    }
+
+    fn invocation(&self, unit: &Unit) -> Option<Arc<str>> {
+        const DIGITS: usize = 32;
+        let link = self
+            .ability
+            .options
+            .units
+            .join(format!("invocation:{unit}"));
+        let id = fs::read_link(link)
+            .ok()?
+            .into_os_string()
+            .into_string()
+            .ok()?;
+        let is_id = id.len() == DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_id.then(|| id.into())
+    }
+
+    fn read(&self, name: &str) -> io::Result<String> {
+        let path: PathBuf = self.ability.options.proc.join(name);
+        let mut text = String::new();
+        File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+/// Whether any of two signs is there: not known as long as one that is not known could be it.
+fn either(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+    match (one, other) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    }
+}
+
+/// How many numbers a process has, from its own pid namespace up to ours; 0 where it has ended or is
+/// in none below ours.
+fn numbers(text: &str) -> Option<usize> {
+    let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let positive = |word: &str| word.parse::<u32>().is_ok_and(|number| number > 0);
+    let mut count = 0;
+    for word in numbers.split_whitespace() {
+        if !positive(word) {
+            return Some(0);
+        }
+        count += 1;
+    }
+    Some(count)
+}
+
+/// `Uid:` has the real, effective, saved and file system ids.
+fn effective_user(status: &str) -> Option<u32> {
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,333 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::ability::Options;
+use crate::clock::Now;
+use crate::tree::Tree;
+
+const BACKUP: &str = "/system.slice/backup.service";
+const CONTAINER: &str = "4f797c539e6c745de61a93ca3ff892358ecbcaccd8414d5db545c38428142970";
+const INVOCATION: &str = "6fb5aa5be6ea4a1fa1a9a5e6a5f0f9f1";
+
+/// A process of ours, and files that say of it what a test wants.
+pub(crate) struct Stage {
+    dir: tempfile::TempDir,
+    child: Child,
+    seconds: Arc<AtomicU64>,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let mut cat = Command::new("cat");
+        let child = cat.stdin(Stdio::piped()).spawn().unwrap();
+        let seconds = Arc::default();
+        let dir = tempfile::tempdir().unwrap();
+        let stage = Self {
+            dir,
+            child,
+            seconds,
+        };
+        stage.put("proc/1/cgroup", "0::/init.scope\n");
+        stage
+    }
+
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.dir.path().join(name)).unwrap();
+    }
+
+    /// The process is in this control group, and has these numbers.
+    pub(crate) fn is(&self, group: &str, numbers: &str) {
+        let pid = self.child.id();
+        let text = format!("3:memory:/\n1:name=systemd:{group}\n0::{group}\n");
+        self.put(&format!("proc/{pid}/cgroup"), &text);
+        let text = format!("Name:\tcat\nUid:\t5\t7\t7\t7\n{numbers}\n");
+        self.put(&format!("proc/{pid}/status"), &text);
+    }
+
+    pub(crate) fn observer(&self, pinning: Pinning) -> Observer {
+        let at = |name: &str| self.dir.path().join(name);
+        let ability = Ability {
+            options: Options {
+                proc: at("proc"),
+                cgroup: at("cgroup"),
+                units: at("units"),
+            },
+            pinning,
+            sight: Sight::Full,
+            tree: Some(Tree::Hybrid),
+            overflow: None,
+        };
+        let seconds = Arc::clone(&self.seconds);
+        let clock = Clock::from_fn(move || Now {
+            wall: Duration::ZERO,
+            boot: Duration::from_secs(seconds.load(Ordering::Relaxed)),
+        });
+        Observer::new(ability, clock)
+    }
+
+    pub(crate) fn wait(&self, seconds: u64) {
+        self.seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    pub(crate) fn process(&self, pinning: Pinning) -> Pinned {
+        Pinned::process(self.child.id(), pinning)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// What is seen of the process, held on to in this way, at first sight.
+    fn seen_with(&self, observer: &Observer, pinning: Pinning) -> Sighting {
+        let process = (pinning != Pinning::None).then(|| self.process(pinning));
+        let dated = observer.look(process.as_ref(), Some(self.pid()), 7);
+        Sighting::clone(&dated.sighting)
+    }
+
+    fn seen(&self) -> Sighting {
+        let pinning = Pinning::BySocket;
+        self.seen_with(&self.observer(pinning), pinning)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        self.child.wait().unwrap();
+    }
+}
+
+fn with(mut observer: Observer, change: impl FnOnce(&mut Ability)) -> Observer {
+    change(Arc::make_mut(&mut observer.ability));
+    observer
+}
+
+fn unit(sighting: &Sighting) -> Option<&str> {
+    sighting.unit.as_ref().map(Unit::as_str)
+}
+
+const NOTHING: Sighting = Sighting {
+    unit: None,
+    invocation: None,
+    container: None,
+};
+
+#[test]
+fn the_unit_its_run_and_the_container_are_read() {
+    let stage = Stage::new();
+    fs::create_dir(stage.dir.path().join("units")).unwrap();
+    let link = stage.dir.path().join("units/invocation:backup.service");
+    symlink(INVOCATION, &link).unwrap();
+    stage.is(BACKUP, "NSpid:\t4711");
+    for pinning in [
+        Pinning::ByNumber,
+        Pinning::BySocket,
+        Pinning::WithControlGroup,
+    ] {
+        let seen = stage.seen_with(&stage.observer(pinning), pinning);
+        assert_eq!(unit(&seen), Some("backup.service"), "{pinning}");
+        assert_eq!(seen.invocation.as_deref(), Some(INVOCATION));
+        assert_eq!(seen.container, Some(false));
+    }
+    fs::remove_file(&link).unwrap();
+    symlink("../../etc/passwd", &link).unwrap();
+    assert_eq!(stage.seen().invocation, None);
+}
+
+#[test]
+fn t5_a_container_is_told_by_its_numbers_or_by_its_control_group() {
+    let stage = Stage::new();
+    let docker = format!("/system.slice/docker-{CONTAINER}.scope");
+    let quadlet = format!("{BACKUP}/libpod-payload-{CONTAINER}");
+    for (group, numbers, container, named) in [
+        (BACKUP, "NSpid:\t4711", Some(false), true),
+        (BACKUP, "NSpid:\t4711\t1", Some(true), true),
+        (BACKUP, "NSpid:\t4711\t30\t1", Some(true), true),
+        (&docker, "NSpid:\t4711", Some(true), false),
+        (&docker, "NSpid:\t4711\t1", Some(true), false),
+        (&quadlet, "NSpid:\t4711", Some(true), true),
+        ("/", "NSpid:\t4711", Some(false), false),
+        ("/", "", Some(false), false),
+        ("/", "NSpid:\t0", None, false),
+        ("/", "NSpid:\t-1", None, false),
+        ("/", "NSpid:\t", None, false),
+        ("/../../other", "NSpid:\t4711", None, false),
+        ("/../../other", "NSpid:\t4711\t1", Some(true), false),
+    ] {
+        stage.is(group, numbers);
+        let seen = stage.seen();
+        assert_eq!(seen.container, container, "{group} {numbers}");
+        assert_eq!(unit(&seen).is_some(), named, "{group} {numbers}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_not_known() {
+    let stage = Stage::new();
+    let pid = stage.child.id();
+    assert_eq!(stage.seen(), NOTHING, "there are no files about it");
+    stage.is(BACKUP, "NSpid:\t4711");
+    stage.remove(&format!("proc/{pid}/cgroup"));
+    assert_eq!(stage.seen(), NOTHING, "it could be in a container");
+    let hidden = |ability: &mut Ability| ability.sight = Sight::Hidden;
+    let hidden = with(stage.observer(Pinning::BySocket), hidden);
+    let seen = stage.seen_with(&hidden, Pinning::BySocket);
+    assert_eq!((unit(&seen), seen.container), (None, Some(false)));
+    stage.is(BACKUP, "NSpid:\t4711");
+    stage.remove(&format!("proc/{pid}/status"));
+    assert_eq!(stage.seen().container, None);
+    let path = stage.dir.path().join(format!("proc/{pid}/cgroup"));
+    fs::write(path, b"0::/\xff\xfe\n").unwrap();
+    assert_eq!(stage.seen(), NOTHING);
+}
+
+#[test]
+fn the_proc_of_others_and_processes_outside_our_namespace_tell_nothing() {
+    let stage = Stage::new();
+    stage.is(BACKUP, "NSpid:\t4711");
+    let foreign = |ability: &mut Ability| ability.sight = Sight::Foreign;
+    let foreign = with(stage.observer(Pinning::BySocket), foreign);
+    assert_eq!(stage.seen_with(&foreign, Pinning::BySocket), NOTHING);
+    let observer = stage.observer(Pinning::BySocket);
+    let process = stage.process(Pinning::BySocket);
+    assert_eq!(*observer.look(Some(&process), None, 7).sighting, NOTHING);
+    // The kernel can hold on to processes, and could not hold on to this one.
+    assert_eq!(*observer.look(None, Some(stage.pid()), 7).sighting, NOTHING);
+}
+
+#[test]
+fn a_unit_is_not_known_without_a_tree_or_where_the_kernel_says_another_group() {
+    let stage = Stage::new();
+    stage.is(BACKUP, "NSpid:\t4711");
+    let none = with(stage.observer(Pinning::BySocket), |ability| {
+        ability.tree = None;
+    });
+    assert_eq!(unit(&stage.seen_with(&none, Pinning::BySocket)), None);
+    fs::create_dir_all(stage.dir.path().join("cgroup").join(&BACKUP[1..])).unwrap();
+    let unified = |ability: &mut Ability| ability.tree = Some(Tree::Unified);
+    for (pinning, expected) in [
+        (Pinning::BySocket, Some("backup.service")),
+        (Pinning::WithControlGroup, None),
+    ] {
+        if pinning > Pinning::probe() {
+            continue;
+        }
+        let observer = with(stage.observer(pinning), unified);
+        let seen = stage.seen_with(&observer, pinning);
+        assert_eq!(
+            (unit(&seen), seen.container),
+            (expected, Some(false)),
+            "{pinning}"
+        );
+    }
+}
+
+#[test]
+fn t18_an_ended_process_tells_nothing_whatever_has_its_number_now() {
+    let mut stage = Stage::new();
+    stage.is(BACKUP, "NSpid:\t4711");
+    let observer = stage.observer(Pinning::BySocket);
+    let process = stage.process(Pinning::BySocket);
+    stage.end();
+    assert_eq!(
+        *observer.look(Some(&process), Some(stage.pid()), 7).sighting,
+        NOTHING
+    );
+}
+
+#[test]
+fn a_process_that_is_found_by_its_number_must_be_of_the_user_who_connected() {
+    let stage = Stage::new();
+    stage.is(BACKUP, "NSpid:\t4711");
+    for pinning in [Pinning::None, Pinning::ByNumber] {
+        let observer = stage.observer(pinning);
+        let process = (pinning != Pinning::None).then(|| stage.process(pinning));
+        let seen = |uid| {
+            observer
+                .look(process.as_ref(), Some(stage.pid()), uid)
+                .sighting
+        };
+        assert_eq!(seen(7).container, Some(false), "{pinning}");
+        assert_eq!(unit(&seen(7)).is_some(), pinning == Pinning::ByNumber);
+        assert_eq!(
+            *seen(5),
+            NOTHING,
+            "that is its real user, not the effective one"
+        );
+        assert_eq!(*seen(0), NOTHING);
+    }
+}
+
+#[test]
+fn a_sighting_holds_for_a_second_and_for_all_connections_of_the_process() {
+    if Pinning::probe() < Pinning::WithControlGroup {
+        return;
+    }
+    let stage = Stage::new();
+    let observer = stage.observer(Pinning::WithControlGroup);
+    let seen = || stage.seen_with(&observer, Pinning::WithControlGroup);
+    assert_eq!(seen(), NOTHING);
+    stage.is(BACKUP, "NSpid:\t4711");
+    assert_eq!(
+        unit(&seen()),
+        Some("backup.service"),
+        "nothing is not remembered"
+    );
+    stage.is("/system.slice/web.service", "NSpid:\t4711");
+    assert_eq!(unit(&seen()), Some("backup.service"));
+    stage.wait(1);
+    assert_eq!(unit(&seen()), Some("web.service"));
+    let other = Stage::new();
+    other.is(BACKUP, "NSpid:\t4711");
+    assert_eq!(
+        observer
+            .look(
+                Some(&other.process(Pinning::WithControlGroup)),
+                Some(other.pid()),
+                7
+            )
+            .sighting
+            .unit,
+        None,
+        "another process is another matter"
+    );
+}
+
+#[test]
+fn the_files_of_this_kernel_are_understood() {
+    let mut options = Options {
+        proc: Path::new("/proc").to_owned(),
+        cgroup: Path::new("/sys/fs/cgroup").to_owned(),
+        units: Path::new("/run/systemd/units").to_owned(),
+    };
+    let look = |options: &Options| {
+        let ability = Ability::probe(options.clone());
+        let pinning = ability.pinning;
+        let observer = Observer::new(ability, Clock::system());
+        let me = std::process::id();
+        let process = (pinning != Pinning::None).then(|| Pinned::process(me, pinning));
+        let uid = nix::unistd::geteuid().as_raw();
+        observer
+            .look(process.as_ref(), Some(me.cast_signed()), uid)
+            .sighting
+    };
+    let seen = look(&options);
+    assert!(seen.container.is_some(), "{seen:?}");
+    options.proc = options.proc.join("no-such");
+    assert_eq!(*look(&options), NOTHING);
+}
