@@ -33,6 +33,11 @@ impl Connection {
         let stream = timeout(PATIENCE, connect)
             .await
             .expect("the daemon accepts connections");
+        Self::over(stream)
+    }
+
+    /// A connection that is there already.
+    pub fn over(stream: UnixStream) -> Self {
         Self {
             stream,
             read: Vec::new(),

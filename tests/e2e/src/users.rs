@@ -47,6 +47,14 @@ impl User {
         ]
     }
 
+    /// The words of a command that runs these as this user; needs root.
+    pub fn run(&self, command: &[&str]) -> Vec<String> {
+        let mut words = vec!["setpriv".to_owned()];
+        words.extend(self.setpriv());
+        words.extend(command.iter().map(ToString::to_string));
+        words
+    }
+
     /// The user who runs the tests.
     pub fn current() -> Self {
         Self {

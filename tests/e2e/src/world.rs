@@ -267,10 +267,17 @@ impl World {
 
     /// Runs curl as another user on the token socket; needs root.
     pub async fn curl_as(&self, user: &User, arguments: &[&str]) -> Output {
-        let run = Command::new("setpriv")
-            .args(user.setpriv())
+        let mut before = vec!["setpriv".to_owned()];
+        before.extend(user.setpriv());
+        self.curl_in(&before, arguments).await
+    }
+
+    /// Runs curl on the token socket, with these words before the command.
+    pub async fn curl_in(&self, before: &[String], arguments: &[&str]) -> Output {
+        let mut words = before.iter().map(String::as_str).chain(["curl"]);
+        let run = Command::new(words.next().unwrap())
+            .args(words)
             .args([
-                "curl",
                 "--silent",
                 "--show-error",
                 "--max-time",
@@ -371,6 +378,7 @@ fn config(dir: &Path, endpoint: &str, imds: bool, setup: &Setup) -> String {
             "policy",
             format!("dir = \"{dir}/policy.d\"\nowners = [{uid}]\n"),
         ),
+        ("callers", String::new()),
         ("audit", format!("file = \"{dir}/log.d/audit.jsonl\"\n")),
         ("limits", String::new()),
         ("log", "level = \"debug\"\n".to_owned()),

@@ -22,7 +22,18 @@ async fn whoami_tells_a_process_how_it_is_seen_and_what_it_may_have() {
     let answer = world.get_with("/v1/whoami", &[]).await.json();
     assert_eq!(
         keys(&answer),
-        ["gid", "groups", "pid", "resources", "schema", "uid", "user"]
+        [
+            "container",
+            "gid",
+            "groups",
+            "invocation",
+            "pid",
+            "resources",
+            "schema",
+            "uid",
+            "unit",
+            "user"
+        ]
     );
     assert_eq!(
         (answer["uid"].as_u64(), answer["gid"].as_u64()),
