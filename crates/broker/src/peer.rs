@@ -56,21 +56,19 @@ impl Peer {
         })
     }
 
-    fn seen(&self, sighting: &Sighting) -> Self {
-        let mut peer = self.clone();
-        peer.caller.unit.clone_from(&sighting.unit);
-        peer.caller.container = sighting.container;
-        peer.invocation.clone_from(&sighting.invocation);
-        peer
+    fn seen(mut self, sighting: &Sighting) -> Self {
+        self.caller.unit.clone_from(&sighting.unit);
+        self.caller.container = sighting.container;
+        self.invocation.clone_from(&sighting.invocation);
+        self
     }
 
     /// The process has ended; the connection lives on in whoever has it now. That it was in a container
     /// or not stays as it was seen.
-    fn ended(&self) -> Self {
-        let mut peer = self.clone();
-        peer.caller.unit = None;
-        peer.invocation = None;
-        peer
+    fn ended(mut self) -> Self {
+        self.caller.unit = None;
+        self.invocation = None;
+        self
     }
 }
 
@@ -120,9 +118,7 @@ impl Watched {
             .latest
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut peer = Peer::clone(&latest.peer);
-        peer.user = user;
-        latest.peer = Arc::new(peer);
+        Arc::make_mut(&mut latest.peer).user = user;
     }
 
     /// The user id.
@@ -142,13 +138,13 @@ impl Watched {
             alive = process.is_alive();
             if alive {
                 if dated.sighting != latest.dated.sighting {
-                    latest.peer = Arc::new(latest.peer.seen(&dated.sighting));
+                    latest.peer = Arc::new(Peer::clone(&latest.peer).seen(&dated.sighting));
                 }
                 latest.dated = dated;
             }
         }
         if !alive && latest.peer.caller.unit.is_some() {
-            latest.peer = Arc::new(latest.peer.ended());
+            latest.peer = Arc::new(Peer::clone(&latest.peer).ended());
         }
         Arc::clone(&latest.peer)
     }

@@ -183,7 +183,6 @@ impl<H: Handler> Server<H> {
             }
             return;
         };
-        refuse_passed(&stream);
         let mut peer = Watched::new(&stream, peer, &self.observer);
         let (handler, limits, names, stop) = (
             Arc::clone(&self.handler),
