@@ -286,7 +286,7 @@ fn server<H: Handler>(
         gate: Arc::clone(gate),
         limits: Limits::default(),
         names: names.clone(),
-        observer: observer.clone(),
+        observer: observer.anew(),
     }
 }
 

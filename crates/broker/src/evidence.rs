@@ -9,10 +9,11 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arcbroker_policy::Unit;
+use tokio::net::UnixStream;
 
 use crate::ability::{Ability, Sight};
 use crate::clock::Clock;
@@ -22,8 +23,8 @@ use crate::tree::Listing;
 /// For how long what was seen of a process is taken to be so still. Only root can move a process to
 /// another unit; whether the process lives is asked each time.
 const FRESH: Duration = Duration::from_secs(1);
-/// Processes that are remembered.
-const KEPT: u64 = 1024;
+/// Processes that are held on to beyond the end of their connections, each by a file descriptor.
+pub const REMEMBERED: u64 = 256;
 /// Bytes of the longest file of `/proc` that is read; those that are read have one or two thousand.
 const LONGEST: u64 = 64 * 1024;
 
@@ -38,11 +39,19 @@ pub struct Sighting {
     pub container: Option<bool>,
 }
 
-/// A sighting, and since when it holds.
-#[derive(Clone, Debug)]
-pub struct Dated {
-    /// What was seen.
-    pub sighting: Arc<Sighting>,
+/// A process that connected, and what was seen of it last. Its connections share it.
+#[derive(Debug)]
+pub struct Process {
+    pinned: Pinned,
+    pid: i32,
+    /// The user who connected.
+    uid: u32,
+    latest: Mutex<Dated>,
+}
+
+#[derive(Debug)]
+struct Dated {
+    sighting: Arc<Sighting>,
     /// Since boot.
     at: Duration,
 }
@@ -52,8 +61,8 @@ pub struct Dated {
 pub struct Observer {
     ability: Arc<Ability>,
     clock: Clock,
-    /// By [`Pinned::identity`]: connections of one process share what was seen of it.
-    seen: moka::sync::Cache<u64, Dated>,
+    /// By their numbers.
+    processes: moka::sync::Cache<i32, Arc<Process>>,
 }
 
 impl Observer {
@@ -62,7 +71,16 @@ impl Observer {
         Self {
             ability: Arc::new(ability),
             clock,
-            seen: moka::sync::Cache::new(KEPT),
+            processes: moka::sync::Cache::new(REMEMBERED),
+        }
+    }
+
+    /// One for another listener: connections are in order only where they are accepted from the same.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self {
+            processes: moka::sync::Cache::new(REMEMBERED),
+            ..self.clone()
         }
     }
 
@@ -71,39 +89,82 @@ impl Observer {
         &self.ability
     }
 
-    /// Whether a sighting is too old to decide by.
-    pub fn is_stale(&self, dated: &Dated) -> bool {
-        self.clock.now().boot.saturating_sub(dated.at) >= FRESH
+    /// The process that connected as user `uid` with the number `pid`, held on to where that can be, and
+    /// what is seen of it.
+    ///
+    /// To be called in the order in which connections are accepted from one listener. A process that is held on to and
+    /// lives has had its number since it was met; connections are accepted in their order; so whoever
+    /// connected after it with its number is the same.
+    pub fn meet(
+        &self,
+        stream: &UnixStream,
+        pid: Option<i32>,
+        uid: u32,
+    ) -> (Option<Arc<Process>>, Arc<Sighting>) {
+        let known = pid.and_then(|pid| self.processes.get(&pid));
+        if let Some(known) = known
+            && let Some(sighting) = self.see(&known)
+        {
+            return (Some(known), sighting);
+        }
+        let pinned = pid.and_then(|pid| Pinned::of(stream, self.ability.pinning, Some(pid)));
+        let (Some(pid), Some(pinned)) = (pid, pinned) else {
+            return (None, Arc::new(self.unpinned(pid, uid).unwrap_or_default()));
+        };
+        let process = Arc::new(self.process(pinned, pid, uid));
+        // Only this is certain to be the process that connected, whatever user the next one is.
+        if process.pinned.is_certain() {
+            self.processes.insert(pid, Arc::clone(&process));
+        }
+        let sighting = Arc::clone(&process.latest().sighting);
+        (Some(process), sighting)
     }
 
-    /// Looks at the process that connected as user `uid` with the number `pid`.
-    pub fn look(&self, process: Option<&Pinned>, pid: Option<i32>, uid: u32) -> Dated {
-        let identity = process.and_then(Pinned::identity);
-        let known = identity.and_then(|identity| self.seen.get(&identity));
-        if let Some(known) = known.filter(|known| !self.is_stale(known)) {
-            return known;
+    /// What is seen of the process now, or was within the last second. None once it has ended.
+    pub fn see(&self, process: &Process) -> Option<Arc<Sighting>> {
+        if !process.pinned.is_alive() {
+            return None;
         }
-        let dated = Dated {
-            at: self.clock.now().boot,
-            sighting: Arc::new(self.observe(process, pid, uid).unwrap_or_default()),
-        };
-        // One of a process that had ended is not worth keeping.
-        if let Some(identity) = identity
-            && dated.sighting.container.is_some()
-        {
-            self.seen.insert(identity, dated.clone());
+        let mut latest = process.latest();
+        let now = self.clock.now().boot;
+        if now.saturating_sub(latest.at) >= FRESH {
+            let seen = self.observe(Some(&process.pinned), process.pid, process.uid);
+            if seen.is_none() && !process.pinned.is_alive() {
+                return None;
+            }
+            let seen = seen.unwrap_or_default();
+            latest.at = now;
+            // Whoever has seen it notices a change by the pointer.
+            if *latest.sighting != seen {
+                latest.sighting = Arc::new(seen);
+            }
         }
-        dated
+        Some(Arc::clone(&latest.sighting))
+    }
+
+    fn process(&self, pinned: Pinned, pid: i32, uid: u32) -> Process {
+        let at = self.clock.now().boot;
+        let sighting = self.observe(Some(&pinned), pid, uid).unwrap_or_default();
+        let sighting = Arc::new(sighting);
+        Process {
+            pinned,
+            pid,
+            uid,
+            latest: Mutex::new(Dated { sighting, at }),
+        }
+    }
+
+    /// What is seen of a process that cannot be held on to. On old kernels it is as good as the numbers;
+    /// on others it has ended.
+    fn unpinned(&self, pid: Option<i32>, uid: u32) -> Option<Sighting> {
+        let old = self.ability.pinning == Pinning::None;
+        pid.filter(|_| old)
+            .and_then(|pid| self.observe(None, pid, uid))
     }
 
     /// None where nothing can be known for certain.
-    fn observe(&self, process: Option<&Pinned>, pid: Option<i32>, uid: u32) -> Option<Sighting> {
-        let pid = pid?;
+    fn observe(&self, process: Option<&Pinned>, pid: i32, uid: u32) -> Option<Sighting> {
         if self.ability.sight == Sight::Foreign {
-            return None;
-        }
-        // Only old kernels are without; there a sighting is as good as the numbers.
-        if process.is_none() && self.ability.pinning != Pinning::None {
             return None;
         }
         if !process.is_some_and(Pinned::is_certain) && !self.is_of(pid, uid) {
@@ -189,6 +250,12 @@ impl Observer {
         let mut text = String::new();
         File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
         Ok(text)
+    }
+}
+
+impl Process {
+    fn latest(&self) -> MutexGuard<'_, Dated> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,8 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use tokio::net::UnixStream;
 
-use crate::evidence::{Dated, Observer, Sighting};
-use crate::pinned::Pinned;
+use crate::evidence::{Observer, Process, Sighting};
 
 /// A peer: what is decided on, and what is only written down.
 #[derive(Clone, Debug)]
@@ -76,7 +75,7 @@ impl Peer {
 #[derive(Debug)]
 pub struct Watched {
     observer: Observer,
-    process: Option<Pinned>,
+    process: Option<Arc<Process>>,
     uid: u32,
     latest: Mutex<Latest>,
 }
@@ -84,31 +83,30 @@ pub struct Watched {
 #[derive(Debug)]
 struct Latest {
     peer: Arc<Peer>,
-    dated: Dated,
+    sighting: Arc<Sighting>,
 }
 
 impl Watched {
     /// Holds on to the process and looks at it. To be called at once after the accept: a process that
     /// has ended by then cannot be looked at.
     pub fn new(stream: &UnixStream, mut peer: Peer, observer: &Observer) -> Self {
-        let ability = observer.ability();
-        if let Some(overflow) = ability.overflow {
+        let overflow = observer.ability().overflow;
+        if let Some(overflow) = overflow {
             peer.caller.groups.retain(|&group| group != overflow);
         }
-        let uid = peer.caller.uid;
+        let (uid, gid) = (peer.caller.uid, peer.caller.gid);
         // Somebody without a number here could be anybody: nothing about the process would make up for it.
-        let is_known = ability
-            .overflow
-            .is_none_or(|overflow| uid != overflow && peer.caller.gid != overflow);
+        let is_known = overflow.is_none_or(|overflow| uid != overflow && gid != overflow);
         let pid = peer.pid.filter(|_| is_known);
-        let process = pid.and_then(|pid| Pinned::of(stream, ability.pinning, Some(pid)));
-        let dated = observer.look(process.as_ref(), pid, uid);
-        let peer = Arc::new(peer.seen(&dated.sighting));
+        let (process, sighting) = observer.meet(stream, pid, uid);
         Self {
             observer: observer.clone(),
             process,
             uid,
-            latest: Mutex::new(Latest { peer, dated }),
+            latest: Mutex::new(Latest {
+                peer: Arc::new(peer.seen(&sighting)),
+                sighting,
+            }),
         }
     }
 
@@ -129,22 +127,17 @@ impl Watched {
     /// The peer as it is now: looked at again, where that was some time ago.
     pub fn now(&self) -> Arc<Peer> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(process) = &self.process else {
-            return Arc::clone(&latest.peer);
-        };
-        let mut alive = process.is_alive();
-        if alive && self.observer.is_stale(&latest.dated) {
-            let dated = self.observer.look(Some(process), latest.peer.pid, self.uid);
-            alive = process.is_alive();
-            if alive {
-                if dated.sighting != latest.dated.sighting {
-                    latest.peer = Arc::new(Peer::clone(&latest.peer).seen(&dated.sighting));
+        if let Some(process) = &self.process {
+            match self.observer.see(process) {
+                Some(sighting) if !Arc::ptr_eq(&sighting, &latest.sighting) => {
+                    latest.peer = Arc::new(Peer::clone(&latest.peer).seen(&sighting));
+                    latest.sighting = sighting;
                 }
-                latest.dated = dated;
+                None if latest.peer.caller.unit.is_some() => {
+                    latest.peer = Arc::new(Peer::clone(&latest.peer).ended());
+                }
+                _ => {}
             }
-        }
-        if !alive && latest.peer.caller.unit.is_some() {
-            latest.peer = Arc::new(Peer::clone(&latest.peer).ended());
         }
         Arc::clone(&latest.peer)
     }

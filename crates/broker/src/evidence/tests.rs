@@ -79,10 +79,6 @@ impl Stage {
         self.seconds.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    pub(crate) fn process(&self, pinning: Pinning) -> Pinned {
-        Pinned::process(self.child.id(), pinning)
-    }
-
     pub(crate) fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }
@@ -92,11 +88,18 @@ impl Stage {
         self.child.wait().unwrap();
     }
 
-    /// What is seen of the process, held on to in this way, at first sight.
+    /// The process as if it had connected as user 7, held on to in this way.
+    pub(crate) fn met(&self, observer: &Observer, pinning: Pinning) -> Process {
+        let pinned = Pinned::process(self.child.id(), pinning);
+        observer.process(pinned, self.pid(), 7)
+    }
+
+    /// What is seen of it at first sight.
     fn seen_with(&self, observer: &Observer, pinning: Pinning) -> Sighting {
-        let process = (pinning != Pinning::None).then(|| self.process(pinning));
-        let dated = observer.look(process.as_ref(), Some(self.pid()), 7);
-        Sighting::clone(&dated.sighting)
+        if pinning == Pinning::None {
+            return observer.unpinned(Some(self.pid()), 7).unwrap_or_default();
+        }
+        Sighting::clone(&self.met(observer, pinning).latest().sighting)
     }
 
     fn seen(&self) -> Sighting {
@@ -204,10 +207,11 @@ fn the_proc_of_others_and_processes_outside_our_namespace_tell_nothing() {
     let foreign = with(stage.observer(Pinning::BySocket), foreign);
     assert_eq!(stage.seen_with(&foreign, Pinning::BySocket), NOTHING);
     let observer = stage.observer(Pinning::BySocket);
-    let process = stage.process(Pinning::BySocket);
-    assert_eq!(*observer.look(Some(&process), None, 7).sighting, NOTHING);
     // The kernel can hold on to processes, and could not hold on to this one.
-    assert_eq!(*observer.look(None, Some(stage.pid()), 7).sighting, NOTHING);
+    assert_eq!(observer.unpinned(Some(stage.pid()), 7), None);
+    let old = stage.observer(Pinning::None);
+    assert_eq!(old.unpinned(None, 7), None);
+    assert!(old.unpinned(Some(stage.pid()), 7).is_some());
 }
 
 #[test]
@@ -242,70 +246,106 @@ fn t18_an_ended_process_tells_nothing_whatever_has_its_number_now() {
     let mut stage = Stage::new();
     stage.is(BACKUP, "NSpid:\t4711");
     let observer = stage.observer(Pinning::BySocket);
-    let process = stage.process(Pinning::BySocket);
+    let process = stage.met(&observer, Pinning::BySocket);
+    assert!(observer.see(&process).is_some());
+    let pinned = Pinned::process(stage.child.id(), Pinning::BySocket);
     stage.end();
-    assert_eq!(
-        *observer.look(Some(&process), Some(stage.pid()), 7).sighting,
-        NOTHING
-    );
+    assert_eq!(observer.see(&process), None);
+    let late = observer.process(pinned, stage.pid(), 7);
+    assert_eq!(*late.latest().sighting, NOTHING);
 }
 
 #[test]
 fn a_process_that_is_found_by_its_number_must_be_of_the_user_who_connected() {
     let stage = Stage::new();
     stage.is(BACKUP, "NSpid:\t4711");
-    for pinning in [Pinning::None, Pinning::ByNumber] {
-        let observer = stage.observer(pinning);
-        let process = (pinning != Pinning::None).then(|| stage.process(pinning));
-        let seen = |uid| {
-            observer
-                .look(process.as_ref(), Some(stage.pid()), uid)
-                .sighting
-        };
-        assert_eq!(seen(7).container, Some(false), "{pinning}");
-        assert_eq!(unit(&seen(7)).is_some(), pinning == Pinning::ByNumber);
-        assert_eq!(
-            *seen(5),
-            NOTHING,
-            "that is its real user, not the effective one"
-        );
-        assert_eq!(*seen(0), NOTHING);
+    let old = stage.observer(Pinning::None);
+    let newer = stage.observer(Pinning::ByNumber);
+    let pinned = || Pinned::process(stage.child.id(), Pinning::ByNumber);
+    for (uid, expected) in [(7, Some(false)), (5, None), (0, None)] {
+        // 5 is its real user, not the effective one.
+        let seen = old.unpinned(Some(stage.pid()), uid).unwrap_or_default();
+        assert_eq!((unit(&seen), seen.container), (None, expected), "{uid}");
+        let process = newer.process(pinned(), stage.pid(), uid);
+        let seen = Sighting::clone(&process.latest().sighting);
+        assert_eq!(seen.container, expected, "{uid}");
+        assert_eq!(unit(&seen).is_some(), uid == 7);
     }
 }
 
 #[test]
-fn a_sighting_holds_for_a_second_and_for_all_connections_of_the_process() {
-    if Pinning::probe() < Pinning::WithControlGroup {
-        return;
-    }
+fn a_sighting_holds_for_a_second() {
     let stage = Stage::new();
-    let observer = stage.observer(Pinning::WithControlGroup);
-    let seen = || stage.seen_with(&observer, Pinning::WithControlGroup);
-    assert_eq!(seen(), NOTHING);
     stage.is(BACKUP, "NSpid:\t4711");
-    assert_eq!(
-        unit(&seen()),
-        Some("backup.service"),
-        "nothing is not remembered"
-    );
+    let observer = stage.observer(Pinning::BySocket);
+    let process = stage.met(&observer, Pinning::BySocket);
+    let seen = || observer.see(&process).unwrap();
+    let first = seen();
     stage.is("/system.slice/web.service", "NSpid:\t4711");
-    assert_eq!(unit(&seen()), Some("backup.service"));
+    assert!(Arc::ptr_eq(&first, &seen()));
     stage.wait(1);
     assert_eq!(unit(&seen()), Some("web.service"));
-    let other = Stage::new();
-    other.is(BACKUP, "NSpid:\t4711");
-    assert_eq!(
-        observer
-            .look(
-                Some(&other.process(Pinning::WithControlGroup)),
-                Some(other.pid()),
-                7
-            )
-            .sighting
-            .unit,
-        None,
-        "another process is another matter"
+    let second = seen();
+    stage.wait(1);
+    assert!(Arc::ptr_eq(&second, &seen()), "nothing has changed");
+    stage.remove(&format!("proc/{}/cgroup", stage.pid()));
+    stage.wait(1);
+    assert_eq!(*seen(), NOTHING, "it lives, and is not known any more");
+}
+
+#[tokio::test]
+async fn connections_of_a_process_share_it_and_each_listener_has_its_own() {
+    let pinning = Pinning::probe();
+    if pinning < Pinning::BySocket {
+        return;
+    }
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let mut options = Stage::new().observer(pinning).ability().options.clone();
+    options.proc = "/proc".into();
+    let observer = Observer::new(Ability::probe(options), Clock::system());
+    let me = Some(std::process::id().cast_signed());
+    let (first, again) = (
+        observer.meet(&ours, me, 7).0.unwrap(),
+        observer.meet(&ours, me, 7).0.unwrap(),
     );
+    assert!(Arc::ptr_eq(&first, &again));
+    let other = observer.anew().meet(&ours, me, 7).0.unwrap();
+    assert!(!Arc::ptr_eq(&first, &other));
+    assert!(observer.meet(&ours, None, 7).0.is_none());
+    let by_number = |ability: &mut Ability| ability.pinning = Pinning::ByNumber;
+    let uncertain = with(observer.anew(), by_number);
+    let (first, again) = (
+        uncertain.meet(&ours, me, 7).0.unwrap(),
+        uncertain.meet(&ours, me, 7).0.unwrap(),
+    );
+    assert!(
+        !Arc::ptr_eq(&first, &again),
+        "the next one may be of another user"
+    );
+}
+
+#[tokio::test]
+async fn t18_a_number_that_was_met_is_met_anew_once_its_process_has_ended() {
+    let pinning = Pinning::probe();
+    if pinning < Pinning::BySocket {
+        return;
+    }
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let mut stage = Stage::new();
+    let observer = stage.observer(pinning);
+    // Another process had our number, and connected with it.
+    let me = std::process::id().cast_signed();
+    let former = Arc::new(stage.met(&observer, pinning));
+    observer.processes.insert(me, Arc::clone(&former));
+    let met = observer.meet(&ours, Some(me), 7).0.unwrap();
+    assert!(
+        Arc::ptr_eq(&met, &former),
+        "as long as it lives, it has the number"
+    );
+    stage.end();
+    let met = observer.meet(&ours, Some(me), 7).0.unwrap();
+    assert!(!Arc::ptr_eq(&met, &former));
+    assert_eq!(met.pid, me);
 }
 
 #[test]
@@ -320,14 +360,18 @@ fn the_files_of_this_kernel_are_understood() {
         let pinning = ability.pinning;
         let observer = Observer::new(ability, Clock::system());
         let me = std::process::id();
-        let process = (pinning != Pinning::None).then(|| Pinned::process(me, pinning));
         let uid = nix::unistd::geteuid().as_raw();
-        observer
-            .look(process.as_ref(), Some(me.cast_signed()), uid)
-            .sighting
+        if pinning == Pinning::None {
+            return observer
+                .unpinned(Some(me.cast_signed()), uid)
+                .unwrap_or_default();
+        }
+        let pinned = Pinned::process(me, pinning);
+        let process = observer.process(pinned, me.cast_signed(), uid);
+        Sighting::clone(&process.latest().sighting)
     };
     let seen = look(&options);
     assert!(seen.container.is_some(), "{seen:?}");
     options.proc = options.proc.join("no-such");
-    assert_eq!(*look(&options), NOTHING);
+    assert_eq!(look(&options), NOTHING);
 }

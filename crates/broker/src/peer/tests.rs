@@ -17,8 +17,8 @@ async fn the_kernel_says_who_connected() {
 
 fn watched(stage: &Stage) -> Watched {
     let observer = stage.observer(Pinning::BySocket);
-    let process = stage.process(Pinning::BySocket);
-    let dated = observer.look(Some(&process), Some(stage.pid()), 7);
+    let process = Arc::new(stage.met(&observer, Pinning::BySocket));
+    let sighting = observer.see(&process).unwrap();
     let peer = Peer {
         caller: Caller::new(7, 7, vec![7]),
         user: None,
@@ -30,8 +30,8 @@ fn watched(stage: &Stage) -> Watched {
         process: Some(process),
         uid: 7,
         latest: Mutex::new(Latest {
-            peer: Arc::new(peer.seen(&dated.sighting)),
-            dated,
+            peer: Arc::new(peer.seen(&sighting)),
+            sighting,
         }),
     }
 }
