@@ -59,14 +59,16 @@ fn callers(criterion: &mut Criterion) {
     });
     for (what, observer) in [("known", &known), ("unknown", &unknown)] {
         group.bench_function(format!("connection of a process that is {what}"), |bench| {
-            bench.iter(|| Watched::new(&ours, Peer::of(black_box(&ours)).unwrap(), observer));
+            bench.iter(|| {
+                Watched::new(&ours, Peer::of(black_box(&ours)).unwrap(), observer).unwrap()
+            });
         });
     }
-    let watched = Watched::new(&ours, Peer::of(&ours).unwrap(), &known);
+    let watched = Watched::new(&ours, Peer::of(&ours).unwrap(), &known).unwrap();
     group.bench_function("request within a second", |bench| {
         bench.iter(|| black_box(&watched).now());
     });
-    let watched = Watched::new(&ours, Peer::of(&ours).unwrap(), &unknown);
+    let watched = Watched::new(&ours, Peer::of(&ours).unwrap(), &unknown).unwrap();
     group.bench_function("request after a second", |bench| {
         bench.iter(|| black_box(&watched).now());
     });

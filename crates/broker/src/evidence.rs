@@ -8,16 +8,16 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arcbroker_policy::Unit;
+use nix::errno::Errno;
 use tokio::net::UnixStream;
 
 use crate::ability::{Ability, Sight};
 use crate::clock::Clock;
-use crate::pinned::{Pinned, Pinning};
+use crate::pinned::{Exhausted, Pinned, Pinning};
 use crate::tree::Listing;
 
 /// For how long what was seen of a process is taken to be so still. Only root can move a process to
@@ -95,29 +95,34 @@ impl Observer {
     /// To be called in the order in which connections are accepted from one listener. A process that is held on to and
     /// lives has had its number since it was met; connections are accepted in their order; so whoever
     /// connected after it with its number is the same.
+    ///
+    /// # Errors
+    ///
+    /// When the broker has nothing left to look with.
     pub fn meet(
         &self,
         stream: &UnixStream,
         pid: Option<i32>,
         uid: u32,
-    ) -> (Option<Arc<Process>>, Arc<Sighting>) {
-        let known = pid.and_then(|pid| self.processes.get(&pid));
-        if let Some(known) = known
+    ) -> Result<(Option<Arc<Process>>, Arc<Sighting>), Exhausted> {
+        let Some(pid) = pid else {
+            return Ok((None, Arc::default()));
+        };
+        if let Some(known) = self.processes.get(&pid)
             && let Some(sighting) = self.see(&known)
         {
-            return (Some(known), sighting);
+            return Ok((Some(known), sighting));
         }
-        let pinned = pid.and_then(|pid| Pinned::of(stream, self.ability.pinning, Some(pid)));
-        let (Some(pid), Some(pinned)) = (pid, pinned) else {
-            return (None, Arc::new(self.unpinned(pid, uid).unwrap_or_default()));
+        let Some(pinned) = Pinned::of(stream, self.ability.pinning, pid)? else {
+            return Ok((None, Arc::new(self.unpinned(pid, uid)?)));
         };
-        let process = Arc::new(self.process(pinned, pid, uid));
+        let process = Arc::new(self.process(pinned, pid, uid)?);
         // Only this is certain to be the process that connected, whatever user the next one is.
         if process.pinned.is_certain() {
             self.processes.insert(pid, Arc::clone(&process));
         }
         let sighting = Arc::clone(&process.latest().sighting);
-        (Some(process), sighting)
+        Ok((Some(process), sighting))
     }
 
     /// What is seen of the process now, or was within the last second. None once it has ended.
@@ -128,49 +133,51 @@ impl Observer {
         let mut latest = process.latest();
         let now = self.clock.now().boot;
         if now.saturating_sub(latest.at) >= FRESH {
-            let seen = self.observe(Some(&process.pinned), process.pid, process.uid);
-            if seen.is_none() && !process.pinned.is_alive() {
-                return None;
-            }
-            let seen = seen.unwrap_or_default();
-            latest.at = now;
-            // Whoever has seen it notices a change by the pointer.
-            if *latest.sighting != seen {
-                latest.sighting = Arc::new(seen);
+            match self.observe(Some(&process.pinned), process.pid, process.uid) {
+                // It lives, and that we cannot look is no news of it.
+                Err(Exhausted) => tracing::warn!(error = %Exhausted, "what was seen last holds"),
+                Ok(None) if !process.pinned.is_alive() => return None,
+                Ok(seen) => latest.update(seen.unwrap_or_default(), now),
             }
         }
         Some(Arc::clone(&latest.sighting))
     }
 
-    fn process(&self, pinned: Pinned, pid: i32, uid: u32) -> Process {
+    fn process(&self, pinned: Pinned, pid: i32, uid: u32) -> Result<Process, Exhausted> {
         let at = self.clock.now().boot;
-        let sighting = self.observe(Some(&pinned), pid, uid).unwrap_or_default();
+        let sighting = self.observe(Some(&pinned), pid, uid)?.unwrap_or_default();
         let sighting = Arc::new(sighting);
-        Process {
+        Ok(Process {
             pinned,
             pid,
             uid,
             latest: Mutex::new(Dated { sighting, at }),
-        }
+        })
     }
 
     /// What is seen of a process that cannot be held on to. On old kernels it is as good as the numbers;
     /// on others it has ended.
-    fn unpinned(&self, pid: Option<i32>, uid: u32) -> Option<Sighting> {
-        let old = self.ability.pinning == Pinning::None;
-        pid.filter(|_| old)
-            .and_then(|pid| self.observe(None, pid, uid))
+    fn unpinned(&self, pid: i32, uid: u32) -> Result<Sighting, Exhausted> {
+        if self.ability.pinning != Pinning::None {
+            return Ok(Sighting::default());
+        }
+        Ok(self.observe(None, pid, uid)?.unwrap_or_default())
     }
 
     /// None where nothing can be known for certain.
-    fn observe(&self, process: Option<&Pinned>, pid: i32, uid: u32) -> Option<Sighting> {
+    fn observe(
+        &self,
+        process: Option<&Pinned>,
+        pid: i32,
+        uid: u32,
+    ) -> Result<Option<Sighting>, Exhausted> {
         if self.ability.sight == Sight::Foreign {
-            return None;
+            return Ok(None);
         }
-        if !process.is_some_and(Pinned::is_certain) && !self.is_of(pid, uid) {
-            return None;
+        if !process.is_some_and(Pinned::is_certain) && !self.is_of(pid, uid)? {
+            return Ok(None);
         }
-        let listing = self.listing(pid);
+        let listing = self.read(&format!("{pid}/cgroup"))?;
         let listing = listing.as_deref().map(Listing::new);
         let scoped = match listing {
             Some(listing) => listing.is_container(),
@@ -178,17 +185,17 @@ impl Observer {
             None if self.ability.sight == Sight::Hidden => Some(false),
             None => None,
         };
-        let container = either(self.is_nested(process, pid), scoped);
+        let container = either(self.is_nested(process, pid)?, scoped);
         let unit = listing.and_then(|listing| self.unit(process?, listing));
         if process.is_some_and(|process| !process.is_alive()) {
-            return None;
+            return Ok(None);
         }
         let invocation = unit.as_ref().and_then(|unit| self.invocation(unit));
-        Some(Sighting {
+        Ok(Some(Sighting {
             unit,
             invocation,
             container,
-        })
+        }))
     }
 
     fn unit(&self, process: &Pinned, listing: Listing<'_>) -> Option<Unit> {
@@ -200,33 +207,28 @@ impl Observer {
         confirmed.then_some(unit)
     }
 
-    /// Where the kernel lists the control groups of a process.
-    fn listing(&self, pid: i32) -> Option<String> {
-        self.read(&format!("{pid}/cgroup")).ok()
-    }
-
     /// Whether the process has a number in a pid namespace below ours.
     ///
     /// The descriptor's own entry tells without a detour over the number, and where `/proc` is hidden;
     /// before Linux 5.14 it may not be read by a process that is not dumpable, as we are.
-    fn is_nested(&self, process: Option<&Pinned>, pid: i32) -> Option<bool> {
-        let entry = process.and_then(|process| {
-            let entry = format!("self/fdinfo/{}", process.as_fd().as_raw_fd());
-            self.read(&entry).ok()
-        });
-        let status = || {
-            let status = self.read(&format!("{pid}/status")).ok()?;
+    fn is_nested(&self, process: Option<&Pinned>, pid: i32) -> Result<Option<bool>, Exhausted> {
+        let mut count = None;
+        if let Some(process) = process {
+            let entry = self.read(&format!("self/fdinfo/{}", process.as_fd().as_raw_fd()))?;
+            count = entry.as_deref().and_then(numbers);
+        }
+        if count.is_none() {
+            let status = self.read(&format!("{pid}/status"))?;
             // Without the line the kernel has no pid namespaces.
-            Some(numbers(&status).unwrap_or(1))
-        };
-        let numbers = entry.as_deref().and_then(numbers).or_else(status)?;
-        (numbers > 0).then_some(numbers > 1)
+            count = status.map(|status| numbers(&status).unwrap_or(1));
+        }
+        Ok(count.filter(|&count| count > 0).map(|count| count > 1))
     }
 
     /// Whether the process with this number is of this user.
-    fn is_of(&self, pid: i32, uid: u32) -> bool {
-        let status = self.read(&format!("{pid}/status"));
-        status.is_ok_and(|status| effective_user(&status) == Some(uid))
+    fn is_of(&self, pid: i32, uid: u32) -> Result<bool, Exhausted> {
+        let status = self.read(&format!("{pid}/status"))?;
+        Ok(status.is_some_and(|status| effective_user(&status) == Some(uid)))
     }
 
     fn invocation(&self, unit: &Unit) -> Option<Arc<str>> {
@@ -245,11 +247,33 @@ impl Observer {
         is_id.then(|| id.into())
     }
 
-    fn read(&self, name: &str) -> io::Result<String> {
-        let path: PathBuf = self.ability.options.proc.join(name);
-        let mut text = String::new();
-        File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
-        Ok(text)
+    /// None where it cannot be read.
+    fn read(&self, name: &str) -> Result<Option<String>, Exhausted> {
+        let path = self.ability.options.proc.join(name);
+        let read = || {
+            let mut text = String::new();
+            File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+            io::Result::Ok(text)
+        };
+        let is_ours = |error: &io::Error| {
+            let errno = error.raw_os_error().map(Errno::from_raw);
+            errno.is_some_and(Exhausted::is)
+        };
+        match read() {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if is_ours(&error) => Err(Exhausted),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+impl Dated {
+    /// Whoever has seen the last one notices a change by the pointer.
+    fn update(&mut self, seen: Sighting, at: Duration) {
+        self.at = at;
+        if *self.sighting != seen {
+            self.sighting = Arc::new(seen);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use tokio::net::UnixStream;
 
 use crate::evidence::{Observer, Process, Sighting};
+use crate::pinned::Exhausted;
 
 /// A peer: what is decided on, and what is only written down.
 #[derive(Clone, Debug)]
@@ -89,7 +90,15 @@ struct Latest {
 impl Watched {
     /// Holds on to the process and looks at it. To be called at once after the accept: a process that
     /// has ended by then cannot be looked at.
-    pub fn new(stream: &UnixStream, mut peer: Peer, observer: &Observer) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When the broker has nothing left to look with: then nothing can be said for or against the peer.
+    pub fn new(
+        stream: &UnixStream,
+        mut peer: Peer,
+        observer: &Observer,
+    ) -> Result<Self, Exhausted> {
         let overflow = observer.ability().overflow;
         if let Some(overflow) = overflow {
             peer.caller.groups.retain(|&group| group != overflow);
@@ -98,8 +107,8 @@ impl Watched {
         // Somebody without a number here could be anybody: nothing about the process would make up for it.
         let is_known = overflow.is_none_or(|overflow| uid != overflow && gid != overflow);
         let pid = peer.pid.filter(|_| is_known);
-        let (process, sighting) = observer.meet(stream, pid, uid);
-        Self {
+        let (process, sighting) = observer.meet(stream, pid, uid)?;
+        Ok(Self {
             observer: observer.clone(),
             process,
             uid,
@@ -107,7 +116,7 @@ impl Watched {
                 peer: Arc::new(peer.seen(&sighting)),
                 sighting,
             }),
-        }
+        })
     }
 
     /// Adds the name of the user.

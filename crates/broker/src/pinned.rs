@@ -59,6 +59,22 @@ impl fmt::Display for Pinning {
     }
 }
 
+/// The broker itself is out of something that it needs to look at a process. That says nothing about
+/// the process, and may be over soon.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("there are no file descriptors or no memory left to look at a caller")]
+pub struct Exhausted;
+
+impl Exhausted {
+    /// Whether this error says so.
+    pub fn is(errno: Errno) -> bool {
+        matches!(
+            errno,
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS
+        )
+    }
+}
+
 /// What to do when the socket gives no descriptor.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Otherwise {
@@ -66,6 +82,8 @@ enum Otherwise {
     Nothing,
     /// The socket does not tell us, though the process may be there.
     ByNumber,
+    /// It is our fault.
+    Exhausted,
 }
 
 impl Pinned {
@@ -73,23 +91,36 @@ impl Pinned {
     ///
     /// Whoever gets one by its number must still see that the process is of the user who connected:
     /// [`Pinned::is_certain`].
-    pub fn of(stream: &UnixStream, pinning: Pinning, pid: Option<i32>) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor left for it.
+    pub fn of(
+        stream: &UnixStream,
+        mut pinning: Pinning,
+        pid: i32,
+    ) -> Result<Option<Self>, Exhausted> {
         if pinning >= Pinning::BySocket {
             match getsockopt(stream, sockopt::PeerPidfd) {
-                Ok(fd) => return Some(Self { fd, pinning }),
-                Err(errno) if otherwise(errno) == Otherwise::Nothing => {
-                    tracing::debug!(%errno, ?pid, "a peer's process cannot be held on to");
-                    return None;
-                }
-                Err(_) => {}
+                Ok(fd) => return Ok(Some(Self { fd, pinning })),
+                Err(errno) => match otherwise(errno) {
+                    Otherwise::Exhausted => return Err(Exhausted),
+                    Otherwise::Nothing => {
+                        tracing::debug!(%errno, pid, "a peer's process cannot be held on to");
+                        return Ok(None);
+                    }
+                    Otherwise::ByNumber => pinning = Pinning::ByNumber,
+                },
             }
         }
         if pinning == Pinning::None {
-            return None;
+            return Ok(None);
         }
-        let fd = pidfd_open(pid?).ok()?;
-        let pinning = Pinning::ByNumber;
-        Some(Self { fd, pinning })
+        match pidfd_open(pid) {
+            Ok(fd) => Ok(Some(Self { fd, pinning })),
+            Err(errno) if Exhausted::is(errno) => Err(Exhausted),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Any process, as if it had connected.
@@ -129,6 +160,7 @@ impl AsFd for Pinned {
 /// A security module may keep the descriptor from us: then the number is what is left.
 fn otherwise(errno: Errno) -> Otherwise {
     match errno {
+        _ if Exhausted::is(errno) => Otherwise::Exhausted,
         Errno::EACCES | Errno::EPERM | Errno::ENOPROTOOPT => Otherwise::ByNumber,
         _ => Otherwise::Nothing,
     }
@@ -149,7 +181,9 @@ mod tests {
             (Errno::EINVAL, Otherwise::Nothing),
             (Errno::ESRCH, Otherwise::Nothing),
             (Errno::ENODATA, Otherwise::Nothing),
-            (Errno::EMFILE, Otherwise::Nothing),
+            (Errno::EMFILE, Otherwise::Exhausted),
+            (Errno::ENFILE, Otherwise::Exhausted),
+            (Errno::ENOMEM, Otherwise::Exhausted),
             (Errno::EBADF, Otherwise::Nothing),
         ] {
             assert_eq!(otherwise(errno), expected, "{errno}");
@@ -168,14 +202,14 @@ mod tests {
             if pinning > Pinning::probe() {
                 continue;
             }
-            let process = Pinned::of(&ours, pinning, Some(me)).unwrap();
+            let process = Pinned::of(&ours, pinning, me).unwrap().unwrap();
             assert!(process.is_alive());
             assert_eq!(process.is_certain(), pinning > Pinning::ByNumber);
             let expected = pinning == Pinning::WithControlGroup;
             assert_eq!(process.control_group().is_some(), expected);
         }
-        assert!(Pinned::of(&ours, Pinning::None, Some(me)).is_none());
-        assert!(Pinned::of(&ours, Pinning::ByNumber, None).is_none());
+        assert!(Pinned::of(&ours, Pinning::None, me).unwrap().is_none());
+        assert!(Pinned::of(&ours, Pinning::ByNumber, -1).unwrap().is_none());
     }
 
     #[test]

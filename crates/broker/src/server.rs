@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioTimer;
 use nix::errno::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +27,7 @@ use crate::gate::Gate;
 use crate::listen::Listener;
 use crate::names::UserNames;
 use crate::peer::{Peer, Watched, refuse_passed};
+use crate::pinned::Exhausted;
 use crate::reply::Body;
 use crate::stream::Stream;
 
@@ -175,15 +176,17 @@ impl<H: Handler> Server<H> {
                 uid = peer.caller.uid,
                 "a connection over the limit of its user was turned away"
             );
-            if let Some(farewell) = self.gate.farewell() {
-                connections.spawn(async move {
-                    turn_away(stream).await;
-                    drop(farewell);
-                });
-            }
+            self.bid_farewell(connections, stream, Farewell::Crowd);
             return;
         };
-        let mut peer = Watched::new(&stream, peer, &self.observer);
+        let mut peer = match Watched::new(&stream, peer, &self.observer) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!(%error, "a peer was turned away");
+                self.bid_farewell(connections, stream, Farewell::Exhausted);
+                return;
+            }
+        };
         let (handler, limits, names, stop) = (
             Arc::clone(&self.handler),
             self.limits,
@@ -201,6 +204,15 @@ impl<H: Handler> Server<H> {
             }
             drop(pass);
         });
+    }
+
+    fn bid_farewell(&self, connections: &mut JoinSet<()>, stream: UnixStream, why: Farewell) {
+        if let Some(farewell) = self.gate.farewell() {
+            connections.spawn(async move {
+                turn_away(stream, why).await;
+                drop(farewell);
+            });
+        }
     }
 }
 
@@ -242,15 +254,48 @@ async fn serve<H: Handler>(
     }
 }
 
-/// Tells a peer that its user has too many connections, once it has asked: a client does not look
-/// for an answer to a request that it could not send or has yet to send.
-async fn turn_away(mut stream: UnixStream) {
-    const BODY: &str = r#"{"error":"too_many_requests","error_description":"this user has too many connections to arcbroker open: close some, or raise connections-per-user under [limits]","statusCode":429,"message":"this user has too many connections to arcbroker open: close some, or raise connections-per-user under [limits]","schema":1}"#;
-    let answer = format!(
-        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json; charset=utf-8\r\nretry-after: 1\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
-        BODY.len()
-    );
+/// Why a peer is turned away.
+#[derive(Clone, Copy, Debug)]
+enum Farewell {
+    /// Its user has too many connections.
+    Crowd,
+    /// The broker cannot look at it, and so can judge nobody.
+    Exhausted,
+}
+
+impl Farewell {
+    fn answer(self) -> String {
+        let (status, error, description) = match self {
+            Self::Crowd => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "this user has too many connections to arcbroker open: close some, or raise connections-per-user under \
+                 [limits]",
+            ),
+            Self::Exhausted => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "service_unavailable",
+                "arcbroker has no file descriptors left to find out who asks. Ask again; an administrator can raise \
+                 LimitNOFILE= of its service",
+            ),
+        };
+        let reason = status.canonical_reason().unwrap_or_default();
+        let code = status.as_u16();
+        let body = format!(
+            r#"{{"error":"{error}","error_description":"{description}","statusCode":{code},"message":"{description}","schema":1}}"#
+        );
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {code} {reason}\r\ncontent-type: application/json; charset=utf-8\r\nretry-after: 1\r\n\
+             connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    }
+}
+
+/// Tells a peer why there is no room for it, once it has asked: a client does not look for an answer to
+/// a request that it could not send or has yet to send.
+async fn turn_away(mut stream: UnixStream, why: Farewell) {
+    let answer = why.answer();
     let told = async {
         let mut request = [0; 1024];
         if stream.read(&mut request).await? > 0 {
@@ -284,15 +329,25 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 /// The process or the system is out of something, and may have it again soon.
 fn is_of_resources(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(
-        errno,
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
-    )
+    errno.is_some_and(Exhausted::is)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_farewell_says_when_to_come_back_and_is_as_long_as_it_says() {
+        for (why, status) in [(Farewell::Crowd, 429), (Farewell::Exhausted, 503)] {
+            let answer = why.answer();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+            assert!(head.contains("\r\nretry-after: 1\r\n"), "{head}");
+            assert!(head.ends_with(&format!("content-length: {}", body.len())));
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body["statusCode"], status);
+        }
+    }
 
     #[test]
     fn accept_errors_have_three_kinds() {

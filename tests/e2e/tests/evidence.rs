@@ -12,7 +12,8 @@ use std::path::Path;
 use std::process::Command;
 
 use arcbroker_e2e::{
-    Elsewhere, SOCKET_GID, Setup, User, World, eventually, rules, skip, skip_unless_root,
+    DAEMON_UID, Elsewhere, SOCKET_GID, Setup, User, World, eventually, rules, skip,
+    skip_unless_root,
 };
 use serde_json::Value;
 
@@ -361,4 +362,63 @@ except PermissionError:
     })
     .await;
     assert_eq!(world.token(VAULT).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_cannot_look_at_a_caller_for_want_of_descriptors_refuses_nobody_for_good() {
+    const NAME: &str =
+        "a_broker_that_cannot_look_at_a_caller_for_want_of_descriptors_refuses_nobody_for_good";
+    if skip_unless_root(NAME) {
+        return;
+    }
+    let world = World::with_rules(&[("user = 64101", "keyvault")], None).await;
+    assert_eq!(world.token_as(&ALICE, VAULT).await.status, 200);
+    let pid = world.daemon.pid().to_string();
+    // Only its own user may set the limits of a process.
+    let daemon = User {
+        uid: DAEMON_UID,
+        gid: DAEMON_UID,
+        groups: &[],
+    };
+    let limit = |descriptors: usize| {
+        let limit = format!("--nofile={descriptors}:");
+        let words = daemon.run(&["prlimit", "--pid", &pid, &limit]);
+        let set = Command::new(&words[0]).args(&words[1..]).status();
+        assert!(set.unwrap().success());
+    };
+    let open = fs::read_dir(Path::new("/proc").join(&pid).join("fd"))
+        .unwrap()
+        .count();
+    let mut statuses = Vec::new();
+    for descriptors in open.saturating_sub(3)..open + 6 {
+        limit(descriptors);
+        // Where not even the connection can be accepted, it waits.
+        let arguments = [
+            "--max-time",
+            "1",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+            "--header",
+            "Metadata: true",
+        ];
+        let url = format!("http://localhost{TOKEN}");
+        let output = world
+            .curl_as(&ALICE, &[&arguments[..], &[&url]].concat())
+            .await;
+        statuses.push(String::from_utf8(output.stdout).unwrap());
+    }
+    assert!(
+        statuses
+            .iter()
+            .all(|status| matches!(status.as_str(), "000" | "200" | "503")),
+        "{statuses:?}"
+    );
+    assert!(
+        statuses.iter().any(|status| status == "503"),
+        "{statuses:?}"
+    );
+    limit(1024);
+    assert_eq!(world.token_as(&ALICE, VAULT).await.status, 200);
 }

@@ -91,13 +91,13 @@ impl Stage {
     /// The process as if it had connected as user 7, held on to in this way.
     pub(crate) fn met(&self, observer: &Observer, pinning: Pinning) -> Process {
         let pinned = Pinned::process(self.child.id(), pinning);
-        observer.process(pinned, self.pid(), 7)
+        observer.process(pinned, self.pid(), 7).unwrap()
     }
 
     /// What is seen of it at first sight.
     fn seen_with(&self, observer: &Observer, pinning: Pinning) -> Sighting {
         if pinning == Pinning::None {
-            return observer.unpinned(Some(self.pid()), 7).unwrap_or_default();
+            return observer.unpinned(self.pid(), 7).unwrap();
         }
         Sighting::clone(&self.met(observer, pinning).latest().sighting)
     }
@@ -208,10 +208,9 @@ fn the_proc_of_others_and_processes_outside_our_namespace_tell_nothing() {
     assert_eq!(stage.seen_with(&foreign, Pinning::BySocket), NOTHING);
     let observer = stage.observer(Pinning::BySocket);
     // The kernel can hold on to processes, and could not hold on to this one.
-    assert_eq!(observer.unpinned(Some(stage.pid()), 7), None);
+    assert_eq!(observer.unpinned(stage.pid(), 7), Ok(NOTHING));
     let old = stage.observer(Pinning::None);
-    assert_eq!(old.unpinned(None, 7), None);
-    assert!(old.unpinned(Some(stage.pid()), 7).is_some());
+    assert_ne!(old.unpinned(stage.pid(), 7), Ok(NOTHING));
 }
 
 #[test]
@@ -251,7 +250,7 @@ fn t18_an_ended_process_tells_nothing_whatever_has_its_number_now() {
     let pinned = Pinned::process(stage.child.id(), Pinning::BySocket);
     stage.end();
     assert_eq!(observer.see(&process), None);
-    let late = observer.process(pinned, stage.pid(), 7);
+    let late = observer.process(pinned, stage.pid(), 7).unwrap();
     assert_eq!(*late.latest().sighting, NOTHING);
 }
 
@@ -264,9 +263,9 @@ fn a_process_that_is_found_by_its_number_must_be_of_the_user_who_connected() {
     let pinned = || Pinned::process(stage.child.id(), Pinning::ByNumber);
     for (uid, expected) in [(7, Some(false)), (5, None), (0, None)] {
         // 5 is its real user, not the effective one.
-        let seen = old.unpinned(Some(stage.pid()), uid).unwrap_or_default();
+        let seen = old.unpinned(stage.pid(), uid).unwrap();
         assert_eq!((unit(&seen), seen.container), (None, expected), "{uid}");
-        let process = newer.process(pinned(), stage.pid(), uid);
+        let process = newer.process(pinned(), stage.pid(), uid).unwrap();
         let seen = Sighting::clone(&process.latest().sighting);
         assert_eq!(seen.container, expected, "{uid}");
         assert_eq!(unit(&seen).is_some(), uid == 7);
@@ -305,18 +304,18 @@ async fn connections_of_a_process_share_it_and_each_listener_has_its_own() {
     let observer = Observer::new(Ability::probe(options), Clock::system());
     let me = Some(std::process::id().cast_signed());
     let (first, again) = (
-        observer.meet(&ours, me, 7).0.unwrap(),
-        observer.meet(&ours, me, 7).0.unwrap(),
+        observer.meet(&ours, me, 7).unwrap().0.unwrap(),
+        observer.meet(&ours, me, 7).unwrap().0.unwrap(),
     );
     assert!(Arc::ptr_eq(&first, &again));
-    let other = observer.anew().meet(&ours, me, 7).0.unwrap();
+    let other = observer.anew().meet(&ours, me, 7).unwrap().0.unwrap();
     assert!(!Arc::ptr_eq(&first, &other));
-    assert!(observer.meet(&ours, None, 7).0.is_none());
+    assert!(observer.meet(&ours, None, 7).unwrap().0.is_none());
     let by_number = |ability: &mut Ability| ability.pinning = Pinning::ByNumber;
     let uncertain = with(observer.anew(), by_number);
     let (first, again) = (
-        uncertain.meet(&ours, me, 7).0.unwrap(),
-        uncertain.meet(&ours, me, 7).0.unwrap(),
+        uncertain.meet(&ours, me, 7).unwrap().0.unwrap(),
+        uncertain.meet(&ours, me, 7).unwrap().0.unwrap(),
     );
     assert!(
         !Arc::ptr_eq(&first, &again),
@@ -337,13 +336,13 @@ async fn t18_a_number_that_was_met_is_met_anew_once_its_process_has_ended() {
     let me = std::process::id().cast_signed();
     let former = Arc::new(stage.met(&observer, pinning));
     observer.processes.insert(me, Arc::clone(&former));
-    let met = observer.meet(&ours, Some(me), 7).0.unwrap();
+    let met = observer.meet(&ours, Some(me), 7).unwrap().0.unwrap();
     assert!(
         Arc::ptr_eq(&met, &former),
         "as long as it lives, it has the number"
     );
     stage.end();
-    let met = observer.meet(&ours, Some(me), 7).0.unwrap();
+    let met = observer.meet(&ours, Some(me), 7).unwrap().0.unwrap();
     assert!(!Arc::ptr_eq(&met, &former));
     assert_eq!(met.pid, me);
 }
@@ -362,12 +361,10 @@ fn the_files_of_this_kernel_are_understood() {
         let me = std::process::id();
         let uid = nix::unistd::geteuid().as_raw();
         if pinning == Pinning::None {
-            return observer
-                .unpinned(Some(me.cast_signed()), uid)
-                .unwrap_or_default();
+            return observer.unpinned(me.cast_signed(), uid).unwrap();
         }
         let pinned = Pinned::process(me, pinning);
-        let process = observer.process(pinned, me.cast_signed(), uid);
+        let process = observer.process(pinned, me.cast_signed(), uid).unwrap();
         Sighting::clone(&process.latest().sighting)
     };
     let seen = look(&options);

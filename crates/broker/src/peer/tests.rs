@@ -96,7 +96,7 @@ async fn somebody_without_a_number_here_is_not_known() {
     ] {
         ability.overflow = overflow;
         let observer = Observer::new(ability.clone(), crate::clock::Clock::system());
-        let peer = Watched::new(&ours, me.clone(), &observer).now();
+        let peer = Watched::new(&ours, me.clone(), &observer).unwrap().now();
         assert_eq!(peer.caller.container.is_some(), known, "{overflow:?}");
         assert!(
             !peer
