@@ -497,3 +497,27 @@ fn values_know_where_they_are_written() {
     );
     assert_eq!(mode.location.file(), "broker.toml");
 }
+
+#[test]
+fn the_examples_of_the_documentation_can_be_used_as_they_are() {
+    let page = include_str!("../../../docs/policy.md");
+    let blocks = page.split("```toml\n").skip(1);
+    let blocks: Vec<&str> = blocks
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(blocks.len() > 5, "{blocks:?}");
+    for block in blocks {
+        let version = if block.contains("version") {
+            ""
+        } else {
+            "version = 1\n"
+        };
+        let text = format!("{version}{block}");
+        let mut found = Diagnostics::new();
+        assert!(
+            RuleSet::parse(&[file("docs/policy.md", &text)], Cloud::Public, &mut found).is_some(),
+            "{found}"
+        );
+        assert!(found.is_empty(), "{found}");
+    }
+}
