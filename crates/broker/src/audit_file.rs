@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use crate::lane::{AuditError, Taken};
+
 const MODE: u32 = 0o640;
 const FLAGS: OFlag = OFlag::O_NOFOLLOW
     .union(OFlag::O_NOCTTY)
@@ -15,21 +17,17 @@ const FLAGS: OFlag = OFlag::O_NOFOLLOW
 /// The longest line that is looked for at the end of a file; ours are a tenth of it.
 const TAIL: u64 = 64 * 1024;
 
-/// Why a record was not written.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{}: the audit record was not written: {reason}", path.display())]
-pub struct AuditError {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub reason: String,
-}
+/// Bytes that are written at one time, so that what waited for room is written as far as there is
+/// room.
+const PIECE: usize = 64 * 1024;
 
 /// An open audit file.
 #[derive(Debug)]
 pub(crate) struct AuditFile {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
+    /// Bytes at the end that are no whole line and could not be cut off yet.
+    torn: u64,
 }
 
 impl AuditFile {
@@ -42,32 +40,62 @@ impl AuditFile {
             Ok((file, line))
         });
         match opened {
-            Ok((file, line)) => Ok((Self { path, file }, line)),
+            Ok((file, line)) => Ok((
+                Self {
+                    path,
+                    file,
+                    torn: 0,
+                },
+                line,
+            )),
             Err(error) => Err(AuditError::new(&path, &error)),
         }
     }
 
+    /// Appends lines as far as it can, none of them in part.
+    pub(crate) fn take(&mut self, lines: &[u8]) -> Taken {
+        let mut taken = 0;
+        while let Some(piece) = lines.get(taken..).and_then(first_piece) {
+            if let Err(error) = self.write(piece) {
+                return (taken, Err(error));
+            }
+            taken += piece.len();
+        }
+        (taken, Ok(()))
+    }
+
     /// Appends all of it, or nothing: what a full disk has taken of it is cut off again.
-    pub(crate) fn write(&mut self, lines: &[u8]) -> Result<(), AuditError> {
+    fn write(&mut self, lines: &[u8]) -> Result<(), AuditError> {
         if self.file.metadata().is_ok_and(|meta| meta.nlink() == 0) {
             // Somebody has removed it: what is written to it now is lost.
             self.follow()?;
         }
-        let fail = |error: &io::Error| Err(AuditError::new(&self.path, error));
+        self.cut().map_err(|error| self.error(&error))?;
         match self.file.write(lines) {
             Ok(written) if written == lines.len() => Ok(()),
             Ok(written) => {
-                let cut = self
-                    .file
-                    .metadata()
-                    .map(|meta| meta.len().saturating_sub(written as u64));
-                match cut.and_then(|length| self.file.set_len(length)) {
-                    Ok(()) => fail(&io::Error::from(io::ErrorKind::StorageFull)),
-                    Err(error) => fail(&error),
-                }
+                self.torn = written as u64;
+                let error = match self.cut() {
+                    Ok(()) => io::ErrorKind::StorageFull.into(),
+                    Err(error) => error,
+                };
+                Err(self.error(&error))
             }
-            Err(error) => fail(&error),
+            Err(error) => Err(self.error(&error)),
         }
+    }
+
+    fn cut(&mut self) -> io::Result<()> {
+        if self.torn > 0 {
+            let length = self.file.metadata()?.len();
+            self.file.set_len(length.saturating_sub(self.torn))?;
+            self.torn = 0;
+        }
+        Ok(())
+    }
+
+    fn error(&self, error: &io::Error) -> AuditError {
+        AuditError::new(&self.path, error)
     }
 
     /// Opens the path anew when it leads elsewhere by now.
@@ -81,7 +109,8 @@ impl AuditFile {
             .map(|meta| (meta.dev(), meta.ino()))
             .ok();
         if ours.is_none() || ours != there {
-            self.file = open(&self.path).map_err(|error| AuditError::new(&self.path, &error))?;
+            self.file = open(&self.path).map_err(|error| self.error(&error))?;
+            self.torn = 0;
         }
         Ok(())
     }
@@ -139,6 +168,17 @@ fn read_tail(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
     Ok(tail)
 }
 
+/// Whole lines up to the size of one write, or one line that is longer.
+fn first_piece(lines: &[u8]) -> Option<&[u8]> {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let window = lines.get(..PIECE).unwrap_or(lines);
+    let end = window
+        .iter()
+        .rposition(is_end)
+        .or_else(|| lines.iter().position(is_end))?;
+    lines.get(..=end)
+}
+
 /// Bytes up to the last newline.
 fn whole_lines(tail: &[u8]) -> usize {
     let newline = tail.iter().rposition(|&byte| byte == b'\n');
@@ -151,15 +191,6 @@ fn last_line(tail: &[u8]) -> Option<Vec<u8>> {
         .rsplit(|&byte| byte == b'\n')
         .next()
         .map(<[u8]>::to_vec)
-}
-
-impl AuditError {
-    fn new(path: &Path, error: &io::Error) -> Self {
-        Self {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -212,7 +243,7 @@ mod tests {
         let path = dir.path().join("audit");
         let (mut file, _) = AuditFile::open(path.clone()).unwrap();
         fs::remove_file(&path).unwrap();
-        file.write(b"1\n").unwrap();
+        file.take(b"1\n").1.unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"1\n");
     }
 
@@ -234,11 +265,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("audit"), dir.path().join("audit.1"));
         let (mut file, _) = AuditFile::open(path.clone()).unwrap();
-        file.write(b"1\n").unwrap();
+        file.take(b"1\n").1.unwrap();
         fs::rename(&path, &old).unwrap();
-        file.write(b"2\n").unwrap();
+        file.take(b"2\n").1.unwrap();
         file.follow().unwrap();
-        file.write(b"3\n").unwrap();
+        file.take(b"3\n").1.unwrap();
         assert_eq!(
             (fs::read(&old).unwrap(), fs::read(&path).unwrap()),
             (b"1\n2\n".to_vec(), b"3\n".to_vec())

@@ -20,6 +20,7 @@ const PROC_ROOT: &str = "/proc";
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 const UNITS_DIR: &str = "/run/systemd/units";
 const AUDIT_FILE: &str = "/var/log/arcbroker/audit.jsonl";
+const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 const TOKEN_MODE: u32 = 0o660;
 const TOKEN_GROUP: &str = "arcbroker";
 const ADMIN_MODE: u32 = 0o600;
@@ -180,30 +181,27 @@ fn callers(section: &mut Section<'_, '_>) -> ability::Options {
 
 fn audit(section: &mut Section<'_, '_>) -> audit::Options {
     let file = section.string("file");
-    section.boolean("journald", true);
+    let journald = section.boolean("journald", true);
+    let socket = section.path("journal-socket", JOURNAL_SOCKET);
     let required = section.boolean("required", true);
-    match file {
-        Some(file) if file.value.is_empty() => {
-            if required {
-                section.error(
-                    &file,
-                    "without a file there is no record, and `required` wants one",
-                    "name a file, or write required = false",
-                );
-            }
-            audit::Options {
-                file: None,
-                required,
-            }
-        }
-        Some(file) => audit::Options {
-            file: section.absolute(&file),
-            required,
-        },
-        None => audit::Options {
-            file: Some(PathBuf::from(AUDIT_FILE)),
-            required,
-        },
+    let path = match &file {
+        None => Some(PathBuf::from(AUDIT_FILE)),
+        Some(file) if file.value.is_empty() => None,
+        Some(file) => section.absolute(file),
+    };
+    if let (Some(file), true, false) = (&file, required, journald)
+        && file.value.is_empty()
+    {
+        section.error(
+            file,
+            "without a file and without the journal there is no record, and `required` wants one",
+            "name a file, or write journald = true or required = false",
+        );
+    }
+    audit::Options {
+        file: path,
+        journal: journald.then_some(socket),
+        required,
     }
 }
 

@@ -70,7 +70,7 @@ pub enum DaemonError {
     /// A socket cannot be served.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The audit file cannot be used.
+    /// Decisions cannot be recorded.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// There is no timer.
@@ -136,7 +136,9 @@ pub async fn run(
     let place = Place::configured(settings.cloud);
     let reloader = Reloader::start(settings.policy.clone(), place, world.clock.clone())
         .map_err(DaemonError::Policy)?;
-    let audit = Arc::new(AuditLog::open(&settings.audit, world.clock.clone())?);
+    let audit = AuditLog::open(&settings.audit, world.clock.clone())?;
+    audit.start()?;
+    let audit = Arc::new(audit);
     let (all, per_user) = settings.connections;
     let gate = Arc::new(Gate::new(process::affordable(all), per_user));
     let (stop, stopped) = watch::channel(false);

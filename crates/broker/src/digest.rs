@@ -1,7 +1,5 @@
 //! SHA-256, whole and in part, as bytes and as text.
 
-use std::fmt::Write as _;
-
 use sha2::Digest as _;
 
 /// A whole SHA-256.
@@ -28,14 +26,13 @@ impl Digest {
 
     /// The first `bytes` bytes as hex digits: enough to tell two things apart, and no way back.
     pub fn hex(&self, bytes: usize) -> String {
-        self.0
-            .iter()
-            .take(bytes)
-            .fold(String::with_capacity(2 * bytes), |mut text, byte| {
-                // A String takes all that is written to it.
-                write!(text, "{byte:02x}").unwrap_or_default();
-                text
-            })
+        let mut text = String::with_capacity(2 * bytes);
+        for byte in self.0.iter().take(bytes) {
+            for digit in [byte >> 4, byte & 0xf] {
+                text.extend(char::from_digit(digit.into(), 16));
+            }
+        }
+        text
     }
 }
 

@@ -1,15 +1,19 @@
-//! What an audit record says, and how it is written.
+//! What an audit record says, and how it is written: one line of JSON that no terminal obeys.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
+use std::{fmt, io};
 
 use arcbroker_policy::{Caller, Identity, Unit};
 use serde::{Serialize, Serializer};
+use serde_json::ser::Formatter;
 
 use crate::clock::Clock;
 
 /// The version of a record.
 const SCHEMA: u32 = 1;
+
+/// Bytes of the longest text in a record. What callers can send is shorter.
+const LONGEST_TEXT: usize = 1024;
 
 /// How a request for a token ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -76,13 +80,74 @@ pub struct RequestId {
     pub(crate) number: u64,
 }
 
-/// A record as it is written. The order of the keys is part of the format.
+/// Records that are written but for their place in the chain.
+#[derive(Debug, Default)]
+pub(crate) struct Drafts {
+    text: Vec<u8>,
+    cuts: Vec<Cut>,
+}
+
+/// Where in a draft its place in the chain comes, and where it ends.
+#[derive(Debug)]
+struct Cut {
+    link: usize,
+    end: usize,
+}
+
+impl Drafts {
+    /// Adds a record, as of now.
+    pub(crate) fn push(&mut self, record: &Record<'_>, clock: &Clock) {
+        self.object(&Head::new(clock));
+        // Its brace: the object goes on.
+        self.text.pop();
+        let link = self.text.len();
+        self.object(&Body::new(record));
+        if let Some(brace) = self.text.get_mut(link) {
+            *brace = b',';
+        }
+        let end = self.text.len();
+        self.cuts.push(Cut { link, end });
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.cuts.len()
+    }
+
+    /// How much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// What comes before, and what comes after the place in the chain.
+    pub(crate) fn halves(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let starts = std::iter::once(0).chain(self.cuts.iter().map(|cut| cut.end));
+        starts.zip(&self.cuts).map(|(start, cut)| {
+            let part = |range| self.text.get(range).unwrap_or_default();
+            (part(start..cut.link), part(cut.link..cut.end))
+        })
+    }
+
+    fn object(&mut self, object: &impl Serialize) {
+        let mut serializer = serde_json::Serializer::with_formatter(&mut self.text, Visible);
+        let written = object.serialize(&mut serializer);
+        debug_assert!(
+            written.is_ok(),
+            "a record has only strings and numbers, and a Vec takes them all"
+        );
+    }
+}
+
+/// What a line begins with. The order of the keys is part of the format.
 #[derive(Serialize)]
-pub(crate) struct Line<'a> {
+struct Head {
     schema: u32,
     time: Text<humantime::Rfc3339Timestamp>,
-    seq: u64,
-    prev: &'a str,
+}
+
+/// What comes after the place in the chain.
+#[derive(Serialize)]
+struct Body<'a> {
     id: Text<RequestId>,
     outcome: Outcome,
     uid: u32,
@@ -103,37 +168,77 @@ pub(crate) struct Line<'a> {
     token_sha256: Option<&'a str>,
 }
 
-impl<'a> Line<'a> {
-    /// The line with this number, after one with this digest.
-    pub(crate) fn new(record: &Record<'a>, clock: &Clock, seq: u64, prev: &'a str) -> Self {
+impl Head {
+    fn new(clock: &Clock) -> Self {
         let time = SystemTime::UNIX_EPOCH
             .checked_add(clock.now().wall)
             .unwrap_or(SystemTime::UNIX_EPOCH);
         Self {
             schema: SCHEMA,
             time: Text(humantime::format_rfc3339_millis(time)),
-            seq,
-            prev,
+        }
+    }
+}
+
+impl<'a> Body<'a> {
+    fn new(record: &Record<'a>) -> Self {
+        Self {
             id: Text(record.id),
             outcome: record.outcome,
             uid: record.caller.uid,
             gid: record.caller.gid,
-            user: record.user,
+            user: record.user.map(capped),
             pid: record.pid,
             unit: record.caller.unit.as_ref().map(Unit::as_str),
             invocation: record.invocation,
             container: record.caller.container,
             identity: record.identity.map(Text),
-            resource: record.resource,
-            rule: record.rule,
+            resource: record.resource.map(capped),
+            rule: record.rule.map(capped),
             policy: record.policy,
             cache: record.cache,
             ms: u64::try_from(record.took.as_millis()).unwrap_or(u64::MAX),
             expires_on: record.token.map(|token| token.expires_on),
-            uti: record.token.and_then(|token| token.uti),
+            uti: record.token.and_then(|token| token.uti).map(capped),
             token_sha256: record.token.map(|token| token.sha256),
         }
     }
+}
+
+/// A name service or a token could hold more, and the longest line must fit into one datagram.
+fn capped(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LONGEST_TEXT))
+        .unwrap_or(text)
+}
+
+/// JSON that shows on a terminal what is in it: JSON itself leaves DEL, the control characters
+/// above it and those that hide or reorder others as they are.
+struct Visible;
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        if fragment.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return writer.write_all(fragment.as_bytes());
+        }
+        for character in fragment.chars() {
+            if is_hidden(character) {
+                write!(writer, "\\u{:04x}", u32::from(character))?;
+            } else {
+                write!(writer, "{character}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Characters that command a terminal, or are not seen on it.
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 impl fmt::Display for RequestId {

@@ -1,15 +1,16 @@
 //! How the daemon is doing: one word for everybody, and the whole for the administrator.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::wire::{
-    AuditStatus, Health, SCHEMA, StatusAnswer, TokenStatus, UpstreamStatus,
+    AuditSink, AuditStatus, Health, SCHEMA, StatusAnswer, TokenStatus, UpstreamStatus,
 };
 use arcbroker_policy::Identity;
 use tokio::sync::watch;
 
-use crate::audit::{self, AuditLog};
+use crate::audit::{self, AuditLog, SinkState};
 use crate::cache::{Report, TokenCache};
 use crate::clock::{Clock, Now};
 use crate::gate::Gate;
@@ -70,7 +71,7 @@ impl StatusBoard {
         let now = self.clock.now();
         let (reports, record) = (self.tokens.reports(), self.upstream.record());
         let (health, reasons) = self.judge(&reports, &record);
-        let (turns, (sequence, error)) = (self.turns.view(), self.audit.state());
+        let turns = self.turns.view();
         let (choice, rules) = (self.upstream.choice(), Arc::clone(&self.rules.borrow()));
         let budget = |report: &Report| {
             let token = report.view.token.as_ref().filter(|_| report.wanted)?;
@@ -101,16 +102,7 @@ impl StatusBoard {
                     .then(|| rules.place.cloud().to_string()),
             },
             policy: rules.status(&self.policy_dir),
-            audit: AuditStatus {
-                file: self
-                    .audit_options
-                    .file
-                    .as_ref()
-                    .map(|file| file.display().to_string()),
-                required: self.audit_options.required,
-                sequence,
-                error: error.map(|error| error.to_string()),
-            },
+            audit: self.audit_status(),
             tokens: reports
                 .into_iter()
                 .map(|report| token_status(report, now))
@@ -120,16 +112,41 @@ impl StatusBoard {
         }
     }
 
-    fn judge(&self, reports: &[Report], record: &Record) -> (Health, Vec<String>) {
-        let mut found = Vec::new();
-        if let Some(error) = self.audit.state().1 {
+    fn audit_status(&self) -> AuditStatus {
+        let options = &self.audit_options;
+        let ((sequence, error), (file, journal)) = (self.audit.state(), self.audit.sinks());
+        let sink =
+            |name, path: &Option<PathBuf>, state| Some(audit_sink(name, path.as_deref()?, state?));
+        let sinks = [
+            sink("file", &options.file, file),
+            sink("journald", &options.journal, journal),
+        ];
+        AuditStatus {
+            file: options.file.as_ref().map(|file| file.display().to_string()),
+            required: options.required,
+            sequence,
+            error: error.map(|error| error.to_string()),
+            sinks: sinks.into_iter().flatten().collect(),
+        }
+    }
+
+    /// A sink that fails beside one that works loses nothing, but somebody should look.
+    fn audit_health(&self) -> Vec<(Health, String)> {
+        let AuditStatus { error, sinks, .. } = self.audit_status();
+        if let Some(error) = error {
             let health = if self.audit_options.required {
                 Health::Failing
             } else {
                 Health::Degraded
             };
-            found.push((health, error.to_string()));
+            return vec![(health, error)];
         }
+        let errors = sinks.into_iter().filter_map(|sink| sink.error);
+        errors.map(|error| (Health::Degraded, error)).collect()
+    }
+
+    fn judge(&self, reports: &[Report], record: &Record) -> (Health, Vec<String>) {
+        let mut found = self.audit_health();
         found.extend(
             reports
                 .iter()
@@ -164,6 +181,25 @@ impl StatusBoard {
         found.sort_by_key(|(health, _)| severity(*health));
         let worst = found.first().map_or(Health::Healthy, |(health, _)| *health);
         (worst, found.into_iter().map(|(_, reason)| reason).collect())
+    }
+}
+
+fn audit_sink(name: &str, path: &Path, state: SinkState) -> AuditSink {
+    let word = match &state {
+        SinkState { is_stuck: true, .. } => "stuck",
+        SinkState {
+            is_absent: true, ..
+        } => "absent",
+        SinkState { error: Some(_), .. } => "failing",
+        _ => "ok",
+    };
+    AuditSink {
+        name: name.to_owned(),
+        path: path.display().to_string(),
+        state: word.to_owned(),
+        error: state.error.map(|error| error.to_string()),
+        waiting: state.waiting,
+        missed: state.missed,
     }
 }
 

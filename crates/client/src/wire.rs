@@ -265,8 +265,28 @@ pub struct AuditStatus {
     pub required: bool,
     /// Sequence number of the last record.
     pub sequence: u64,
-    /// Why the last record could not be written.
+    /// Why the last record could not be written anywhere.
     pub error: Option<String>,
+    /// Every place where records go.
+    #[serde(default)]
+    pub sinks: Vec<AuditSink>,
+}
+
+/// One place where records go. A record is written when one of them has it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AuditSink {
+    /// `file` or `journald`.
+    pub name: String,
+    /// Path of the file, or of journald's socket.
+    pub path: String,
+    /// `ok`, `failing`, `stuck` (it does not answer) or `absent` (there is no journal here).
+    pub state: String,
+    /// Why it does not take records, or did not follow a rotation.
+    pub error: Option<String>,
+    /// Records that another sink took and that wait for this one.
+    pub waiting: u64,
+    /// Records that were given up for this one since the start.
+    pub missed: u64,
 }
 
 /// One slot of the token cache.

@@ -75,7 +75,7 @@ impl Files {
 
     fn settings(&self) -> Settings {
         let text = format!(
-            "[upstream]\nkind = \"himds\"\ntokens-dir = {:?}\nowners = [{owner}]\n[policy]\ndir = {:?}\nowners = [{owner}]\n[audit]\nfile = {:?}\n",
+            "[upstream]\nkind = \"himds\"\ntokens-dir = {:?}\nowners = [{owner}]\n[policy]\ndir = {:?}\nowners = [{owner}]\n[audit]\nfile = {:?}\njournald = false\n",
             self.tokens,
             self.policy,
             self.audit.join("audit.jsonl"),

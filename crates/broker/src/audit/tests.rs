@@ -1,4 +1,9 @@
+mod journal;
+mod properties;
+mod stuck;
+
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use arcbroker_policy::{Caller, Identity, Unit};
@@ -6,6 +11,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::clock::Now;
+use crate::digest::Digest;
 use crate::record::TokenFacts;
 
 fn clock() -> Clock {
@@ -40,24 +46,34 @@ fn record<'a>(log: &AuditLog, caller: &'a Caller, resource: &'a str) -> Record<'
     }
 }
 
-fn open(path: &std::path::Path) -> AuditLog {
-    AuditLog::open(
-        &Options {
-            file: Some(path.to_owned()),
-            required: true,
-        },
-        clock(),
-    )
-    .unwrap()
+fn options(dir: &Path) -> Options {
+    Options {
+        file: Some(dir.join("audit")),
+        journal: None,
+        required: true,
+    }
+}
+
+fn open(path: &Path) -> AuditLog {
+    let options = Options {
+        file: Some(path.to_owned()),
+        ..options(path)
+    };
+    AuditLog::open(&options, clock()).unwrap()
+}
+
+/// What writes go to from now on.
+fn replace_file(log: &AuditLog, with: fs::File) {
+    let scribe = log.scribe.as_ref().unwrap();
+    scribe.file.as_ref().unwrap().lock().unwrap().file.file = with;
 }
 
 /// Every further write fails, as on a broken disk: the descriptor is only for reading.
-fn break_file(log: &AuditLog) {
-    let mut tape = log.lock().unwrap();
-    tape.file.file = fs::File::open(&tape.file.path).unwrap();
+fn break_file(log: &AuditLog, path: &Path) {
+    replace_file(log, fs::File::open(path).unwrap());
 }
 
-fn lines(path: &std::path::Path) -> Vec<String> {
+fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path)
         .unwrap()
         .lines()
@@ -138,9 +154,9 @@ async fn i26_the_chain_goes_on_over_a_restart() {
         let value: Value = serde_json::from_str(line).unwrap();
         assert_eq!(value["seq"], index as u64 + 1);
         assert_eq!(value["prev"], prev);
-        prev = digest(line.as_bytes());
+        prev = Digest::of(line.as_bytes()).hex(16);
     }
-    assert_eq!(prev.len(), 2 * PREV_BYTES);
+    assert_eq!(prev.len(), 32);
 }
 
 #[tokio::test]
@@ -171,7 +187,7 @@ async fn t28_a_record_that_cannot_be_written_takes_the_decision_back_and_leaves_
     log.record(&record(&log, &caller, "https://x"))
         .await
         .unwrap();
-    break_file(&log);
+    break_file(&log, &path);
     assert!(
         log.record(&record(&log, &caller, "https://lost"))
             .await
@@ -192,11 +208,11 @@ async fn t28_a_record_that_cannot_be_written_takes_the_decision_back_and_leaves_
 async fn where_records_are_not_required_a_lost_one_is_only_reported() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
-        file: Some(dir.path().join("audit")),
         required: false,
+        ..options(dir.path())
     };
     let log = AuditLog::open(&options, clock()).unwrap();
-    break_file(&log);
+    break_file(&log, &dir.path().join("audit"));
     log.record(&record(&log, &caller(), "https://x"))
         .await
         .unwrap();

@@ -100,10 +100,14 @@ fn owners_are_names_or_numbers_and_those_that_do_not_exist_are_left_out() {
 }
 
 #[test]
-fn records_that_are_required_need_a_file() {
-    assert!(errors("[audit]\nfile = \"\"\n").contains("required = false"));
-    let settings = settings("[audit]\nfile = \"\"\nrequired = false\n");
-    assert_eq!(settings.audit.file, None);
+fn records_that_are_required_need_a_place() {
+    let none = "[audit]\nfile = \"\"\njournald = false\n";
+    assert!(errors(none).contains("required = false"));
+    let audit = settings(&format!("{none}required = false\n")).audit;
+    assert_eq!((audit.file, audit.journal), (None, None));
+    let audit = settings("[audit]\nfile = \"\"\n").audit;
+    assert_eq!(audit.journal, Some(PathBuf::from(JOURNAL_SOCKET)));
+    assert!(errors("[audit]\njournal-socket = \"s\"\n").contains("absolute path"));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use arcbroker_client::{
     Client,
-    wire::{AuditStatus, Health, PolicyStatus, StatusAnswer, TokenStatus, UpstreamStatus},
+    wire::{
+        AuditSink, AuditStatus, Health, PolicyStatus, StatusAnswer, TokenStatus, UpstreamStatus,
+    },
 };
 
 use crate::{
@@ -147,6 +149,35 @@ fn audit(page: &mut Page, audit: &AuditStatus) {
     if let Some(error) = &audit.error {
         page.field("", &format!("last record not written: {error}"));
     }
+    let states: Vec<String> = audit
+        .sinks
+        .iter()
+        .map(|sink| format!("{} {}", sink.name, sink.state))
+        .collect();
+    if !states.is_empty() {
+        page.field("", &states.join(", "));
+    }
+    for sink in &audit.sinks {
+        audit_sink(page, sink);
+    }
+}
+
+fn audit_sink(page: &mut Page, sink: &AuditSink) {
+    let AuditSink {
+        name,
+        waiting,
+        missed,
+        ..
+    } = sink;
+    if let Some(error) = &sink.error {
+        page.field("", &format!("{name}: {error}"));
+    }
+    if waiting + missed > 0 {
+        page.field(
+            "",
+            &format!("{name}: of its records {waiting} wait, and {missed} were given up"),
+        );
+    }
 }
 
 fn tokens(page: &mut Page, tokens: &[TokenStatus]) {
@@ -228,6 +259,24 @@ mod tests {
                 required: true,
                 sequence: 1234,
                 error: None,
+                sinks: vec![
+                    AuditSink {
+                        name: "file".into(),
+                        path: "/var/log/arcbroker/audit.jsonl".into(),
+                        state: "failing".into(),
+                        error: Some("/var/log/arcbroker/audit.jsonl: no space".into()),
+                        waiting: 1,
+                        missed: 2,
+                    },
+                    AuditSink {
+                        name: "journald".into(),
+                        path: "/run/systemd/journal/socket".into(),
+                        state: "ok".into(),
+                        error: None,
+                        waiting: 0,
+                        missed: 0,
+                    },
+                ],
             },
             tokens: vec![TokenStatus {
                 resource: "https://vault.azure.net".into(),
@@ -276,6 +325,9 @@ Policy     4 rules of /etc/arcbroker/policy.d, hash 1a2b3c4d5e6f, read 3 h 12 mi
            last reload refused: backup.toml:3:1: unknown key
            warning: rule \"all\" is too wide
 Audit      /var/log/arcbroker/audit.jsonl, record 1234, no token without a record
+           file failing, journald ok
+           file: /var/log/arcbroker/audit.jsonl: no space
+           file: of its records 1 wait, and 2 were given up
 Requests   120 issued, 3 denied, 0 malformed, 0 unavailable, 1 abandoned
 Sockets    3 connections open, 0 turned away
 
