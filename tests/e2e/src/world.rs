@@ -379,7 +379,13 @@ fn config(dir: &Path, endpoint: &str, imds: bool, setup: &Setup) -> String {
             format!("dir = \"{dir}/policy.d\"\nowners = [{uid}]\n"),
         ),
         ("callers", String::new()),
-        ("audit", format!("file = \"{dir}/log.d/audit.jsonl\"\n")),
+        (
+            "audit",
+            format!(
+                "file = \"{dir}/log.d/audit.jsonl\"\n\
+                 # Not that of the machine on which the tests run.\njournal-socket = \"{dir}/journal.sock\"\n"
+            ),
+        ),
         ("limits", String::new()),
         ("log", "level = \"debug\"\n".to_owned()),
     ];
