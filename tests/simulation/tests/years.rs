@@ -1,6 +1,10 @@
 //! Machine-years in the test suite, and the proof that a seed is all it takes to see one again.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::Duration;
 
