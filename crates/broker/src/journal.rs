@@ -118,24 +118,29 @@ fn field(entry: &mut Vec<u8>, name: &str, value: &str) {
 /// One line for people; what is in it was checked or escaped.
 fn message(record: &Map<String, Value>) -> String {
     let get = |key| visible(&text(record, key));
-    let who = match get("user") {
-        user if user.is_empty() => format!("uid {}", get("uid")),
-        user => format!("uid {} ({user})", get("uid")),
-    };
-    let what = match get("resource") {
-        resource if resource.is_empty() => String::new(),
-        resource => format!(" asks for {resource}:"),
+    let part = |key, before, after| match get(key) {
+        value if value.is_empty() => String::new(),
+        value => format!("{before}{value}{after}"),
     };
     let why = match text(record, "outcome").as_str() {
-        "issued" => format!("allowed by rule \"{}\"", get("rule")),
+        "issued" => part("rule", "allowed by rule \"", "\""),
         "denied" => "no rule allows it".to_owned(),
         "malformed" => "sent a request that cannot be judged".to_owned(),
-        "unavailable" => format!("allowed by rule \"{}\", but there is no token", get("rule")),
+        "unavailable" => match part("rule", "allowed by rule \"", "\", but there is no token") {
+            none if none.is_empty() => {
+                "it is not known yet which cloud the machine is in".to_owned()
+            }
+            rule => rule,
+        },
         _ => "went away before the answer".to_owned(),
     };
     format!(
-        "{}: {who}{what} {why} (request {})",
+        "{}: uid {}{}{}{} {why} (request {})",
         get("outcome"),
+        get("uid"),
+        part("user", " (", ")"),
+        part("unit", " in ", ""),
+        part("resource", " asks for ", ":"),
         get("id")
     )
 }
@@ -190,6 +195,28 @@ mod tests {
                  ARCBROKER_UID=1001\nARCBROKER_USER\n{length}b\nu\nARCBROKER_RECORD={LINE}\n"
             )
         );
+    }
+
+    #[test]
+    fn the_message_names_the_unit_and_no_rule_that_there_is_not() {
+        for (rule, why) in [
+            ("null", "it is not known yet which cloud the machine is in"),
+            (
+                r#""nightly backup""#,
+                "allowed by rule \"nightly backup\", but there is no token",
+            ),
+        ] {
+            let line = format!(
+                r#"{{"id":"a-1","outcome":"unavailable","uid":0,"user":"root","unit":"backup.service","resource":"https://x","rule":{rule}}}"#
+            );
+            let record = serde_json::from_str(&line).unwrap();
+            assert_eq!(
+                message(&record),
+                format!(
+                    "unavailable: uid 0 (root) in backup.service asks for https://x: {why} (request a-1)"
+                )
+            );
+        }
     }
 
     #[test]

@@ -129,8 +129,9 @@ proptest! {
 
     #[test]
     fn no_record_is_longer_than_a_datagram_holds(text in "\\PC{0,3}[\u{0}-\u{1f}]{2000,3000}") {
+        let unit = format!("{}.service", "x".repeat(247));
         let asked = Asked {
-            caller: caller(),
+            caller: Caller { unit: Unit::parse(&unit).ok(), ..caller() },
             user: Some(text.clone()),
             pid: Some(i32::MIN),
             resource: Some(text.clone()),
@@ -145,5 +146,6 @@ proptest! {
         prop_assert!(line.len() < 60 * 1024, "{}", line.len());
         let told: Value = serde_json::from_str(line).unwrap();
         prop_assert_eq!(told["user"].as_str().unwrap().len(), 1024);
+        prop_assert_eq!(&told["unit"], &unit);
     }
 }
