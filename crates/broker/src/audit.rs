@@ -144,6 +144,13 @@ impl AuditLog {
         }
     }
 
+    /// Does the same from time to time, and where all is well only before the next record.
+    pub fn sweep(&self) {
+        if let Some(scribe) = &self.scribe {
+            scribe.sweep();
+        }
+    }
+
     /// Requests by outcome since the start.
     pub fn counts(&self) -> RequestCounts {
         let [issued, denied, malformed, unavailable, abandoned] = self

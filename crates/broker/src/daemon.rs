@@ -355,7 +355,7 @@ async fn tend(
 /// Does what is done from time to time, and takes no time: every [`TICK`], and at the start.
 pub fn sweep(service: &Service) {
     service.tokens.sweep();
-    service.audit.follow_rotation();
+    service.audit.sweep();
 }
 
 /// Finds out what is not known yet before somebody needs it: where tokens come from, whether that

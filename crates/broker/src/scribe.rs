@@ -186,6 +186,16 @@ impl Scribe {
         self.wake(state);
     }
 
+    /// The same, but where all is well not before the next record: an idle machine is not woken for
+    /// that.
+    pub(crate) fn sweep(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        state.wanted.round = true;
+        if state.writer != Writer::Idle || !state.is_well() {
+            self.wake(state);
+        }
+    }
+
     /// Waits until it is known whether a sink has taken the record. That [`Self::watch`] runs is
     /// what bounds this wait.
     pub(crate) async fn judged(&self, ticket: &Ticket) -> Result<(), AuditError> {
@@ -207,6 +217,12 @@ impl Scribe {
                 self.wake(state);
             }
         }
+    }
+
+    /// Whether its thread waits for work.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        lock(&self.state).writer == Writer::Idle
     }
 
     /// Number of the last record that a sink took, and why a later one was taken by none.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use super::batch::Job;
 use super::{STUCK, Scribe, State, lock};
 use crate::lane::{AuditError, count};
-use crate::sinks::{ABSENT, FileSink};
+use crate::sinks::{ABSENT, FileSink, SinkState};
 
 /// What happens after a batch.
 pub(super) enum Next {
@@ -149,6 +149,12 @@ impl Scribe {
 }
 
 impl State {
+    /// No sink is behind, and none has failed.
+    pub(super) fn is_well(&self) -> bool {
+        let is_well = |sink: &SinkState| sink.error.is_none() && sink.waiting == 0;
+        self.error.is_none() && is_well(&self.file_with_late()) && is_well(&self.journal)
+    }
+
     fn note_taken(&mut self, job: &Job, lines: &[u8]) {
         if !lines.is_empty() {
             self.taken = self.taken.max(job.start.seq + count(lines));

@@ -157,3 +157,49 @@ async fn whoever_goes_away_takes_nobodys_verdict_along() {
     assert_eq!(written.len(), 200);
     assert_whole(&written);
 }
+
+#[tokio::test]
+async fn a_sweep_wakes_nobody_while_all_is_well_and_the_next_record_goes_to_the_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit");
+    let log = open(dir.path(), false);
+    ask(&log, "https://1").await.unwrap();
+    let scribe = log.scribe.as_ref().unwrap();
+    timeout(LONG, async {
+        while !scribe.is_idle() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("it has nothing to do");
+    fs::rename(&path, dir.path().join("audit.1")).unwrap();
+    log.sweep();
+    assert!(scribe.is_idle());
+    ask(&log, "https://2").await.unwrap();
+    let values = lines(&path)
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].clone())
+        .collect::<Vec<_>>();
+    assert_eq!(values, [2]);
+}
+
+#[tokio::test]
+async fn a_sweep_tries_again_what_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), true);
+    let journal = UnixDatagram::bind(dir.path().join("journal")).unwrap();
+    log.follow_rotation();
+    ask(&log, "https://1").await.unwrap();
+    break_file(&log, &dir.path().join("audit"));
+    ask(&log, "https://2").await.unwrap();
+    assert_eq!(log.sinks().0.unwrap().waiting, 1);
+    let file = fs::File::options()
+        .append(true)
+        .open(dir.path().join("audit"))
+        .unwrap();
+    replace_file(&log, file);
+    log.sweep();
+    until_it_answers(&log).await;
+    assert_eq!(lines(&dir.path().join("audit")).len(), 2);
+    drop(journal);
+}
