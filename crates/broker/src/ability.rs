@@ -143,6 +143,16 @@ impl NoUnits {
     }
 }
 
+/// For whoever judges the policy.
+impl From<NoUnits> for arcbroker_policy_files::NoUnits {
+    fn from(no: NoUnits) -> Self {
+        Self {
+            reason: no.to_string(),
+            help: no.help(),
+        }
+    }
+}
+
 /// The first process is another user's, and there is always one.
 fn sight(options: &Options) -> Sight {
     let own = fs::read_link(options.proc.join("self"));
@@ -246,6 +256,20 @@ mod tests {
             Ability::probe(options).units().err(),
             Some(NoUnits::Foreign)
         );
+    }
+
+    #[test]
+    fn who_judges_the_policy_is_told_what_to_do_about_it() {
+        for (no, expected) in [
+            (NoUnits::Pinning, "Linux 5.3 or newer is needed"),
+            (NoUnits::Hidden, "mount /proc without hidepid"),
+            (NoUnits::Foreign, "its own pid namespace"),
+            (NoUnits::Tree, "[callers] cgroup-root"),
+        ] {
+            let told = arcbroker_policy_files::NoUnits::from(no);
+            assert!(told.reason.starts_with("units cannot be told"), "{told:?}");
+            assert!(told.help.contains(expected), "{told:?}");
+        }
     }
 
     #[test]

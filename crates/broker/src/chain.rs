@@ -3,11 +3,9 @@
 
 use std::io::Write as _;
 
-use crate::digest::Digest;
-use crate::record::Drafts;
+use arcbroker_client::chain::digest;
 
-/// Bytes of the digest of the line before, as hex digits in `prev`.
-const PREV_BYTES: usize = 16;
+use crate::record::Drafts;
 
 /// The end of the chain so far: its number, and the digest that the next line will carry.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -58,10 +56,6 @@ impl Link {
     }
 }
 
-fn digest(line: &[u8]) -> String {
-    Digest::of(line).hex(PREV_BYTES)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,7 +63,7 @@ mod tests {
     #[test]
     fn the_end_is_that_of_the_last_line() {
         let start = Link::after(br#"{"seq":7}"#);
-        assert_eq!((start.seq, start.prev.len()), (7, 2 * PREV_BYTES));
+        assert_eq!((start.seq, start.prev.len()), (7, 32));
         assert_eq!(start.after_last(b""), start);
         let lines = b"{\"seq\":8}\n{\"seq\":9}\n";
         assert_eq!(start.after_last(lines), Link::after(br#"{"seq":9}"#));

@@ -6,14 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use arcbroker_policy::{Diagnostics, MAX_FILE};
+use arcbroker_policy_files::user_id;
 
 use nix::unistd::geteuid;
 
 use crate::ability::Ability;
 use crate::args::Args;
 use crate::config::{self, Settings};
-use crate::names::user_id;
-use crate::policy_files;
 
 const CONFIG: &str = "/etc/arcbroker/broker.toml";
 
@@ -42,9 +41,11 @@ pub fn load(args: &Args) -> (Option<Settings>, String) {
         && let Some(settings) = &settings
     {
         let mut options = settings.policy.clone();
-        options.units = Ability::probe(settings.callers.clone()).units();
+        options.units = Ability::probe(settings.callers.clone())
+            .units()
+            .map_err(Into::into);
         let cloud = settings.cloud.unwrap_or_default();
-        policy_files::load(&options, cloud, &mut diagnostics);
+        arcbroker_policy_files::load(&options, cloud, &mut diagnostics);
     }
     let usable = settings.filter(|_| !diagnostics.has_errors());
     (

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use arcbroker_client::wire::{DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET};
 use arcbroker_policy::{Cloud, Diagnostics, Document, Identity, Table};
+use arcbroker_policy_files as policy_files;
 
-use crate::names::group_id;
 use crate::section::Section;
-use crate::{ability, audit, cache, listen, logging, policy_files, turns};
+use crate::{ability, audit, cache, listen, logging, turns};
 
 mod upstream;
 
@@ -103,7 +103,7 @@ impl TokenSocket {
     ///
     /// A sentence, when there is no such group.
     pub fn resolve(&self) -> Result<listen::Options, String> {
-        let group = group_id(&self.group).ok_or_else(|| {
+        let group = policy_files::group_id(&self.group).ok_or_else(|| {
             format!(
                 "{}: there is no group `{}` on this system: make it (`groupadd --system {}`), or name another under \
                  [sockets] token-group",

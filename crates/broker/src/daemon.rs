@@ -92,7 +92,7 @@ impl Handler for TokenSocket {
 
 impl Handler for AdminSocket {
     async fn handle(&self, _: &Peer, request: Request<Incoming>) -> Response<Body> {
-        self.0.answer_admin(&request.into_parts().0)
+        self.0.administer(&request.into_parts().0).await
     }
 }
 
@@ -131,11 +131,12 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     let ability = Ability::probe(settings.callers.clone());
     ability.tell();
-    settings.policy.units = ability.units();
+    settings.policy.units = ability.units().map_err(Into::into);
     let observer = Observer::new(ability, world.clock.clone());
     let place = Place::configured(settings.cloud);
     let reloader = Reloader::start(settings.policy.clone(), place, world.clock.clone())
         .map_err(DaemonError::Policy)?;
+    let reloader = Arc::new(reloader);
     let audit = AuditLog::open(&settings.audit, world.clock.clone())?;
     audit.start()?;
     let audit = Arc::new(audit);
@@ -204,7 +205,7 @@ fn listen(settings: &Settings, mut passed: Passed) -> Result<(Listener, Listener
 pub fn assemble(
     settings: &Settings,
     world: World,
-    reloader: &Reloader,
+    reloader: &Arc<Reloader>,
     audit: Arc<AuditLog>,
     gate: &Arc<Gate>,
     stopped: watch::Receiver<bool>,
@@ -245,6 +246,7 @@ pub fn assemble(
         bypasses: Bypasses::new(),
         documents: Documents::new(upstream, turns, clock.clone()),
         rules: reloader.watch(),
+        reloader: Arc::clone(reloader),
         audit,
         board: Arc::new(board),
         clock,

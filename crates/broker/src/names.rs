@@ -1,17 +1,12 @@
-//! Names of users and groups: looked up where waiting does no harm, and never decided on.
+//! Names of users: looked up where waiting does no harm, and never decided on.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arcbroker_policy::Accounts;
-use nix::unistd::{Group, Uid, User};
+use nix::unistd::{Uid, User};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-
-use crate::unit_files::unit_files;
 
 /// A directory service that is slow must not make tokens slow: then the name is left out.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -62,64 +57,13 @@ impl Default for UserNames {
     }
 }
 
-/// The number of a user, from its name or its digits. Asks the system: not on the event loop.
-pub fn user_id(text: &str) -> Option<u32> {
-    text.parse().ok().or_else(|| {
-        User::from_name(text)
-            .ok()
-            .flatten()
-            .map(|user| user.uid.as_raw())
-    })
-}
-
-/// The number of a group, from its name or its digits. Asks the system: not on the event loop.
-pub fn group_id(text: &str) -> Option<u32> {
-    text.parse().ok().or_else(|| {
-        Group::from_name(text)
-            .ok()
-            .flatten()
-            .map(|group| group.gid.as_raw())
-    })
-}
-
-/// The numbers of all that exist, and the unit files. Asks the system: not on the event loop.
-pub fn accounts(
-    users: &BTreeSet<&str>,
-    groups: &BTreeSet<&str>,
-    units: &BTreeSet<&str>,
-) -> Accounts {
-    let known = |names: &BTreeSet<&str>, find: fn(&str) -> Option<u32>| -> BTreeMap<String, u32> {
-        names
-            .iter()
-            .filter_map(|name| find(name).map(|id| ((*name).to_owned(), id)))
-            .collect()
-    };
-    Accounts {
-        users: known(users, user_id),
-        groups: known(groups, group_id),
-        units: unit_files(Path::new("/"), units),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_number_has_a_name_and_back() {
+    async fn a_number_has_a_name() {
         assert_eq!(UserNames::new().name(0).await.as_deref(), Some("root"));
         assert_eq!(UserNames::new().name(3_999_999_999).await, None);
-        assert_eq!(user_id("root"), Some(0));
-        assert_eq!(user_id("1234"), Some(1234));
-        assert_eq!(user_id("no such user"), None);
-        assert_eq!(group_id("root"), Some(0));
-    }
-
-    #[test]
-    fn only_those_that_exist_have_a_number() {
-        let names = ["root", "no such"].into_iter().collect();
-        let accounts = accounts(&names, &names, &BTreeSet::new());
-        assert_eq!(accounts.users.keys().collect::<Vec<_>>(), ["root"]);
-        assert_eq!(accounts.groups.keys().collect::<Vec<_>>(), ["root"]);
     }
 }

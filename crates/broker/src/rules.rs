@@ -5,14 +5,15 @@
 //! be refused for good.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use arcbroker_client::wire::PolicyStatus;
+use arcbroker_client::wire::{PolicyStatus, ReloadAnswer, SCHEMA};
 use arcbroker_policy::{Cloud, Diagnostics, Policy};
+use arcbroker_policy_files::{Loaded, Options, load_each};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::place::Place;
-use crate::policy_files::{self, Loaded, Options};
 
 /// The policy in force and how it came to be.
 #[derive(Clone, Debug)]
@@ -40,6 +41,10 @@ pub struct Reloader {
     options: Options,
     clock: Clock,
     rules: watch::Sender<Arc<Rules>>,
+    /// How many reloads have begun to read.
+    begun: AtomicU64,
+    /// Which of them was the last that had its say.
+    settled: AtomicU64,
 }
 
 impl Reloader {
@@ -49,12 +54,14 @@ impl Reloader {
     ///
     /// All that is wrong with it.
     pub fn start(options: Options, place: Place, clock: Clock) -> Result<Self, Arc<str>> {
-        let loaded = policy_files::load_each(&options, &place.candidates());
+        let loaded = load_each(&options, &place.candidates());
         let rules = Rules::new(loaded, place, &clock)?;
         Ok(Self {
             options,
             clock,
             rules: watch::Sender::new(Arc::new(rules)),
+            begun: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
         })
     }
 
@@ -64,13 +71,18 @@ impl Reloader {
     }
 
     /// Loads the policy again. One with any error is refused whole, and the old one stays.
+    ///
+    /// Several may run at a time: what one of them has read does not replace what a later one has.
     pub async fn reload(&self) {
+        let turn = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let (options, clouds) = (self.options.clone(), self.rules.borrow().place.candidates());
-        let read = move || policy_files::load_each(&options, &clouds);
+        let read = move || load_each(&options, &clouds);
         match tokio::task::spawn_blocking(read).await {
             // The cloud may have become known meanwhile.
-            Ok(loaded) => self.replace(|old| Rules::new(loaded, old.place.clone(), &self.clock)),
-            Err(error) => self.replace(|_| {
+            Ok(loaded) => self.replace(turn, |old| {
+                Rules::new(loaded, old.place.clone(), &self.clock)
+            }),
+            Err(error) => self.replace(turn, |_| {
                 let what = "loading ended unexpectedly";
                 Err(format!("{what} ({error}); this is a defect of arcbroker").into())
             }),
@@ -93,21 +105,27 @@ impl Reloader {
         }
     }
 
-    fn replace(&self, make: impl FnOnce(&Rules) -> Result<Rules, Arc<str>>) {
-        self.rules.send_modify(|rules| match make(rules) {
-            Ok(new) => {
-                tracing::info!(
-                    rules = new.policy.rules(),
-                    hash = new.policy.hash(),
-                    "policy reloaded"
-                );
-                *rules = Arc::new(new);
+    fn replace(&self, turn: u64, make: impl FnOnce(&Rules) -> Result<Rules, Arc<str>>) {
+        self.rules.send_modify(|rules| {
+            // One at a time comes here.
+            if self.settled.fetch_max(turn, Ordering::Relaxed) > turn {
+                return;
             }
-            Err(error) => {
-                tracing::error!(
-                    "the new policy is refused and the old one stays in force:\n{error}"
-                );
-                Arc::make_mut(rules).reload_error = Some(error);
+            match make(rules) {
+                Ok(new) => {
+                    tracing::info!(
+                        rules = new.policy.rules(),
+                        hash = new.policy.hash(),
+                        "policy reloaded"
+                    );
+                    *rules = Arc::new(new);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        "the new policy is refused and the old one stays in force:\n{error}"
+                    );
+                    Arc::make_mut(rules).reload_error = Some(error);
+                }
             }
         });
     }
@@ -169,6 +187,17 @@ impl Rules {
         match other {
             Some((_, Ok((policy, _)))) => policy,
             _ => &self.policy,
+        }
+    }
+
+    /// What a command to reload is told.
+    pub fn reload_answer(&self) -> ReloadAnswer {
+        ReloadAnswer {
+            schema: SCHEMA,
+            rules: self.policy.rules(),
+            hash: self.policy.hash().to_owned(),
+            error: self.reload_error.as_deref().map(str::to_owned),
+            warnings: self.warnings.to_vec(),
         }
     }
 

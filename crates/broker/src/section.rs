@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use arcbroker_policy::{Diagnostics, Location, Scalar, Spanned, Table};
+use arcbroker_policy_files::user_id;
 use hyper::Uri;
-
-use crate::names::user_id;
 
 /// Times that make sense in a configuration.
 const DURATIONS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 365);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::Response;
 use hyper::http::request::Parts;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::ask::{Ask, Malformed, check_frame, check_metadata, named_resource};
 use crate::audit::AuditLog;
@@ -22,7 +22,7 @@ use crate::place::Place;
 use crate::record::Outcome;
 use crate::refusal;
 use crate::reply::{Body, Refusal, json, raw_json};
-use crate::rules::Rules;
+use crate::rules::{Reloader, Rules};
 use crate::slot::{HARD_FLOOR, Wish};
 use crate::status::StatusBoard;
 use crate::token::{Class, FetchError};
@@ -36,6 +36,9 @@ const POST: &str = "POST";
 /// the drain.
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a command to reload is waited for; shorter than the client's patience.
+const RELOAD: Duration = Duration::from_secs(20);
+
 /// Everything that answers a request.
 #[derive(Debug)]
 pub struct Service {
@@ -47,6 +50,8 @@ pub struct Service {
     pub documents: Documents,
     /// Who may have what.
     pub rules: watch::Receiver<Arc<Rules>>,
+    /// What replaces that.
+    pub reloader: Arc<Reloader>,
     /// Where decisions are recorded.
     pub audit: Arc<AuditLog>,
     /// Health and status.
@@ -87,6 +92,15 @@ impl Service {
     }
 
     /// Answers a request on the admin socket.
+    pub async fn administer(&self, head: &Parts) -> Response<Body> {
+        if head.uri.path() != path::RELOAD {
+            return self.answer_admin(head);
+        }
+        let answered = self.reload(head).await;
+        answered.unwrap_or_else(|malformed| refusal::malformed(&malformed).response(None))
+    }
+
+    /// Answers one that takes no time.
     pub fn answer_admin(&self, head: &Parts) -> Response<Body> {
         let answered = match head.uri.path() {
             path::STATUS => check_frame(head, GET).map(|()| json(&self.board.status())),
@@ -99,6 +113,21 @@ impl Service {
             _ => check_frame(head, GET).map(|()| refusal::unknown_path().response(None)),
         };
         answered.unwrap_or_else(|malformed| refusal::malformed(&malformed).response(None))
+    }
+
+    /// Answers with what is in force after it, also where the files are refused.
+    async fn reload(&self, head: &Parts) -> Result<Response<Body>, Malformed> {
+        check_frame(head, POST)?;
+        let done = timeout(RELOAD, self.reloader.reload()).await;
+        let mut answer = self.rules.borrow().reload_answer();
+        if done.is_err() {
+            answer.error = Some(format!(
+                "it takes longer than {} s to read the policy and to look up whom it names; when that ends, the \
+                 policy is replaced",
+                RELOAD.as_secs()
+            ));
+        }
+        Ok(json(&answer))
     }
 
     /// Does something with the tokens for the resource that is named, or with all.

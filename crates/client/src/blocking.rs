@@ -6,7 +6,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{
     AccessToken, Error, Owner, TokenRequest,
-    wire::{HealthAnswer, StatusAnswer, TokensAnswer, WhoamiAnswer},
+    wire::{HealthAnswer, ReloadAnswer, StatusAnswer, TokensAnswer, WhoamiAnswer},
 };
 
 /// A client of one socket, with a small runtime of its own that runs on the caller's thread.
@@ -77,6 +77,11 @@ impl Client {
     /// As [`crate::Client::refresh`].
     pub fn refresh(&self, resource: Option<&str>) -> Result<TokensAnswer, Error> {
         self.run(self.inner.refresh(resource))
+    }
+
+    /// As [`crate::Client::reload`].
+    pub fn reload(&self) -> Result<ReloadAnswer, Error> {
+        self.run(self.inner.reload())
     }
 
     fn around(inner: crate::Client) -> Result<Self, Error> {

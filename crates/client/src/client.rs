@@ -13,8 +13,8 @@ use crate::{
     token::command_target,
     transport::Transport,
     wire::{
-        DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET, HealthAnswer, SCHEMA, StatusAnswer,
-        TokenAnswer, TokensAnswer, WhoamiAnswer, path,
+        DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET, HealthAnswer, ReloadAnswer, SCHEMA,
+        StatusAnswer, TokenAnswer, TokensAnswer, WhoamiAnswer, path,
     },
 };
 
@@ -112,6 +112,14 @@ impl Client {
     /// only. The old ones are served until the new ones are there.
     pub async fn refresh(&self, resource: Option<&str>) -> Result<TokensAnswer, Error> {
         self.command(path::REFRESH, resource).await
+    }
+
+    /// Has the broker load its policy again; answered on the admin socket only.
+    ///
+    /// Files that are refused are no error here: [`ReloadAnswer::error`] says so.
+    pub async fn reload(&self) -> Result<ReloadAnswer, Error> {
+        let answer: ReloadAnswer = self.transport.post(path::RELOAD).await?;
+        understood(answer.schema).map(|()| answer)
     }
 
     async fn command(&self, path: &str, resource: Option<&str>) -> Result<TokensAnswer, Error> {

@@ -53,10 +53,13 @@
 //!
 //! # Features
 //!
-//! `transport` (default) is everything above. Without it only [`wire`] and [`Secret`] are left.
+//! `transport` (default) is everything above. Without it only [`wire`] and [`Secret`] are left, and with `chain`
+//! the digest that links audit records.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "chain")]
+pub mod chain;
 pub mod secret;
 pub mod wire;
 

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Secret;
 
+mod audit;
+
+pub use audit::AuditRecord;
+
 /// The version of every JSON document below.
 pub const SCHEMA: u32 = 1;
 
@@ -47,6 +51,8 @@ pub mod path {
     pub const FLUSH: &str = "/v1/flush";
     /// Refreshes tokens now (admin socket, POST).
     pub const REFRESH: &str = "/v1/refresh";
+    /// Loads the policy again (admin socket, POST).
+    pub const RELOAD: &str = "/v1/reload";
 }
 
 /// A token, in the one shape that every known SDK accepts.
@@ -207,6 +213,21 @@ pub struct StatusAnswer {
     pub requests: RequestCounts,
     /// Connections to the token socket.
     pub connections: ConnectionCounts,
+}
+
+/// What came of loading the policy again.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ReloadAnswer {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// How many rules are in force.
+    pub rules: usize,
+    /// First 12 hex digits of the SHA-256 of the files that are in force.
+    pub hash: String,
+    /// Why the files were refused; those from before stay in force then.
+    pub error: Option<String>,
+    /// What the rules in force should not have.
+    pub warnings: Vec<String>,
 }
 
 /// Where tokens come from.

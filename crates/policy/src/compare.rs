@@ -136,7 +136,7 @@ fn missing(
     changes
 }
 
-fn gifts(rule: &CompiledRule) -> impl Iterator<Item = (&Identity, &ResourcePattern)> {
+pub(crate) fn gifts(rule: &CompiledRule) -> impl Iterator<Item = (&Identity, &ResourcePattern)> {
     let with = |identity| {
         rule.resources
             .iter()
@@ -161,7 +161,7 @@ fn lacks(
 }
 
 /// One for each combination of values that the rule names.
-fn atoms(conditions: &Conditions) -> impl Iterator<Item = Subject> + '_ {
+pub(crate) fn atoms(conditions: &Conditions) -> impl Iterator<Item = Subject> + '_ {
     let users = each(conditions.users.as_ref().map(|users| users.iter().copied()));
     let groups = move || {
         each(
@@ -192,7 +192,7 @@ fn each<T>(named: Option<impl Iterator<Item = T>>) -> impl Iterator<Item = Optio
 
 /// Values that no rule names.
 #[derive(Debug)]
-struct Fresh {
+pub(crate) struct Fresh {
     user: u32,
     group: u32,
     instance: String,
@@ -200,7 +200,7 @@ struct Fresh {
 }
 
 impl Fresh {
-    fn beside(old: &Policy, new: &Policy) -> Self {
+    pub(crate) fn beside(old: &Policy, new: &Policy) -> Self {
         let rules = || old.index().rules().iter().chain(new.index().rules());
         let users = rules().filter_map(|rule| rule.conditions.users.as_ref());
         let groups = rules().filter_map(|rule| rule.conditions.groups.as_ref());
@@ -219,7 +219,7 @@ impl Fresh {
     }
 
     /// A caller with what the subject names, and nothing else that a rule could name.
-    fn caller(&self, subject: &Subject) -> Caller {
+    pub(crate) fn caller(&self, subject: &Subject) -> Caller {
         let unit = subject.unit.as_ref().and_then(|unit| match unit {
             UnitPattern::Exact(unit) => Some(unit.clone()),
             UnitPattern::Instances(template) => {
@@ -235,7 +235,7 @@ impl Fresh {
         }
     }
 
-    fn resource<'r>(&'r self, pattern: &'r ResourcePattern) -> &'r Resource {
+    pub(crate) fn resource<'r>(&'r self, pattern: &'r ResourcePattern) -> &'r Resource {
         match pattern {
             ResourcePattern::Any => &self.resource,
             ResourcePattern::Exact(resource) => resource,

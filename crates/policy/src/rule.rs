@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::{Cloud, Diagnostics, Identity, Resource, Spanned, Table, lint, subject::Subjects};
+use crate::{
+    Cloud, Diagnostics, Identity, Resource, ResourceError, Spanned, Table, lint, subject::Subjects,
+};
 
 /// Characters of the longest name of a rule.
 const MAX_NAME: usize = 64;
@@ -24,6 +26,22 @@ pub enum ResourcePattern {
     Any,
     /// One resource, byte for byte.
     Exact(Resource),
+}
+
+impl ResourcePattern {
+    /// What an entry of a rule's `resources` stands for: a short name for both spellings of its URI.
+    ///
+    /// # Errors
+    ///
+    /// It is none that a rule can have.
+    pub fn named(text: &str, cloud: Cloud) -> Result<Vec<Self>, ResourceError> {
+        if text == "*" {
+            return Ok(vec![Self::Any]);
+        }
+        let pattern = Self::Exact(Resource::parse(text, cloud)?);
+        let twin = twin(text, &pattern);
+        Ok(std::iter::once(pattern).chain(twin).collect())
+    }
 }
 
 impl fmt::Display for ResourcePattern {

@@ -223,6 +223,24 @@ impl<'d> Table<'d> {
         tables
     }
 
+    /// All keys of this table with their values, which are whole numbers from 0 to `most`.
+    pub fn numbers(self, most: u32, diagnostics: &mut Diagnostics) -> Vec<(String, u32)> {
+        let mut numbers = Vec::with_capacity(self.entries.len());
+        for entry in self.entries {
+            let number = match &entry.node.value {
+                Value::Integer(Some(number)) => u32::try_from(*number).ok(),
+                _ => None,
+            };
+            if let Some(number) = number.filter(|number| *number <= most) {
+                numbers.push((entry.key.clone(), number));
+            } else {
+                let message = format!("`{}` is no number from 0 to {most}", entry.key);
+                diagnostics.error_at(&self.at(&entry.node), message, "write it without quotes");
+            }
+        }
+        numbers
+    }
+
     /// Reports every key that was not read.
     pub fn finish(self, diagnostics: &mut Diagnostics) {
         for entry in self

@@ -99,7 +99,7 @@ impl Machine {
         let clock = world.clock.clone();
         let place = Place::configured(settings.cloud);
         let reloader = Reloader::start(settings.policy.clone(), place, clock.clone());
-        let reloader = reloader.unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        let reloader = Arc::new(reloader.unwrap_or_else(|error| panic!("{error}")));
         let audit = AuditLog::open(&settings.audit, clock).expect("the file can be made");
         let gate = Arc::new(Gate::new(settings.connections.0, settings.connections.1));
         let (stop, stopped) = watch::channel(false);
@@ -107,7 +107,7 @@ impl Machine {
             daemon::assemble(&settings, world, &reloader, Arc::new(audit), &gate, stopped);
         Self {
             service: Arc::new(service),
-            reloader: Arc::new(reloader),
+            reloader,
             looking: Arc::default(),
             _stop: stop,
             files,

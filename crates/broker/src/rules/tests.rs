@@ -114,6 +114,33 @@ async fn a_policy_that_is_of_no_use_in_the_cloud_keeps_the_old_one_loudly() {
     assert_eq!(rules.reload_error, None);
 }
 
+#[tokio::test]
+async fn what_an_earlier_reload_has_read_does_not_replace_what_a_later_one_has() {
+    let (dir, reloader) = start("\"keyvault\"", Place::Known(Cloud::Public));
+    let slow = load_each(&reloader.options, &[Cloud::Public]);
+    reloader.begun.fetch_add(1, Ordering::Relaxed);
+    write(&dir, "\"arm\"");
+    reloader.reload().await;
+    let now = reloader.watch().borrow().reload_answer();
+    reloader.replace(1, |old| {
+        Rules::new(slow, old.place.clone(), &reloader.clock)
+    });
+    assert_eq!(reloader.watch().borrow().reload_answer(), now);
+    assert!(!allows(&reloader.watch().borrow().policy, PUBLIC));
+}
+
+#[tokio::test]
+async fn a_command_is_told_what_is_in_force_and_why_the_files_are_not() {
+    let (dir, reloader) = start("\"keyvault\"", Place::Known(Cloud::Public));
+    let before = reloader.watch().borrow().reload_answer();
+    assert_eq!((before.rules, &before.error), (1, &None));
+    write(&dir, "\"nonsense\"");
+    reloader.reload().await;
+    let after = reloader.watch().borrow().reload_answer();
+    assert_eq!((after.rules, &after.hash), (1, &before.hash));
+    assert!(after.error.unwrap().contains("a.toml:5:14"));
+}
+
 #[test]
 fn a_foreign_cloud_is_a_warning_and_changes_nothing_else() {
     let (_dir, reloader) = start("\"keyvault\"", Place::Unknown);

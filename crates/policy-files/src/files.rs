@@ -5,13 +5,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use arcbroker_policy::{Accounts, Cloud, Diagnostics, MAX_FILE, Policy, RuleSet, SourceFile};
+use arcbroker_policy::{Cloud, Diagnostics, MAX_FILE, Policy, RuleSet, SourceFile};
 use nix::fcntl::OFlag;
 
-use crate::ability::NoUnits;
-use crate::names::accounts;
+use crate::accounts::accounts_of;
 
-/// Where the policy is, and who may write it.
+/// Where the policy of a daemon is, and who may write it.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Every `*.toml` in it is read, in the order of the names.
@@ -22,12 +21,30 @@ pub struct Options {
     pub units: Result<(), NoUnits>,
 }
 
+/// Why units cannot be told on a machine. How that is found out is not known in here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NoUnits {
+    /// What is wrong.
+    pub reason: String,
+    /// What to do about it.
+    pub help: &'static str,
+}
+
+/// Whose files are read.
+#[derive(Clone, Copy, Debug)]
+pub enum Owners<'a> {
+    /// Those of these user ids alone, which nobody else may write: files that decide.
+    These(&'a [u32]),
+    /// Everybody's: files that are only tried.
+    Anybody,
+}
+
 /// Reads the policy. Blocks: reads files and asks for users and groups.
 ///
 /// `None` when there is any error; all of them are in `diagnostics`. A directory that is not there
 /// is a policy that allows nothing.
 pub fn load(options: &Options, cloud: Cloud, diagnostics: &mut Diagnostics) -> Option<Policy> {
-    let files = read_all(options, diagnostics);
+    let files = read(&options.dir, Owners::These(&options.owners), diagnostics);
     let rules = parse(options, &files, cloud, diagnostics)?;
     Some(rules.compile(&accounts_of(&rules), diagnostics))
 }
@@ -39,7 +56,7 @@ pub fn load(options: &Options, cloud: Cloud, diagnostics: &mut Diagnostics) -> O
 /// For each cloud, when there is any error.
 pub fn load_each(options: &Options, clouds: &[Cloud]) -> Vec<(Cloud, Loaded)> {
     let mut common = Diagnostics::new();
-    let files = read_all(options, &mut common);
+    let files = read(&options.dir, Owners::These(&options.owners), &mut common);
     let parse = |cloud: &Cloud| {
         let mut diagnostics = common.clone();
         let rules = parse(options, &files, *cloud, &mut diagnostics);
@@ -71,23 +88,19 @@ fn parse(
     diagnostics: &mut Diagnostics,
 ) -> Option<RuleSet> {
     let rules = RuleSet::parse(files, cloud, diagnostics);
-    if let (Some(rules), Err(reason)) = (&rules, options.units) {
-        rules.refuse_units(&reason.to_string(), reason.help(), diagnostics);
+    if let (Some(rules), Err(no)) = (&rules, &options.units) {
+        rules.refuse_units(&no.reason, no.help, diagnostics);
     }
     rules.filter(|_| !diagnostics.has_errors())
 }
 
-fn accounts_of(rules: &RuleSet) -> Accounts {
-    accounts(
-        &rules.user_names(),
-        &rules.group_names(),
-        &rules.unit_names(),
-    )
-}
-
-fn read_all(options: &Options, diagnostics: &mut Diagnostics) -> Vec<SourceFile> {
-    let dir = options.dir.display().to_string();
-    let paths = match list(options) {
+/// Reads every `*.toml` in a directory that is not hidden, in the order of the names.
+///
+/// What cannot be used is an error in `diagnostics`; a directory that is not there is a warning.
+pub fn read(dir: &Path, owners: Owners<'_>, diagnostics: &mut Diagnostics) -> Vec<SourceFile> {
+    let paths = list(dir, owners);
+    let dir = dir.display().to_string();
+    let paths = match paths {
         Ok(paths) => paths,
         Err(Unread::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
             diagnostics.warning_in(
@@ -104,7 +117,7 @@ fn read_all(options: &Options, diagnostics: &mut Diagnostics) -> Vec<SourceFile>
     };
     let read = |path: &PathBuf| {
         let name = path.display().to_string();
-        match read_one(path, &options.owners) {
+        match read_one(path, owners) {
             Ok(bytes) => Some(SourceFile { name, bytes }),
             Err(unread) => {
                 diagnostics.error_in(&name, unread.to_string(), unread.help());
@@ -142,10 +155,10 @@ impl Unread {
     }
 }
 
-fn list(options: &Options) -> Result<Vec<PathBuf>, Unread> {
-    check(&fs::metadata(&options.dir)?, &options.owners)?;
+fn list(dir: &Path, owners: Owners<'_>) -> Result<Vec<PathBuf>, Unread> {
+    check(&fs::metadata(dir)?, owners)?;
     let mut paths = Vec::new();
-    for entry in fs::read_dir(&options.dir)? {
+    for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let hidden = path
             .file_name()
@@ -162,7 +175,7 @@ fn list(options: &Options) -> Result<Vec<PathBuf>, Unread> {
     Ok(paths)
 }
 
-fn read_one(path: &Path, owners: &[u32]) -> Result<Vec<u8>, Unread> {
+fn read_one(path: &Path, owners: Owners<'_>) -> Result<Vec<u8>, Unread> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let open = File::options()
         .read(true)
@@ -189,7 +202,10 @@ fn read_one(path: &Path, owners: &[u32]) -> Result<Vec<u8>, Unread> {
     }
 }
 
-fn check(metadata: &fs::Metadata, owners: &[u32]) -> Result<(), Unread> {
+fn check(metadata: &fs::Metadata, owners: Owners<'_>) -> Result<(), Unread> {
+    let Owners::These(owners) = owners else {
+        return Ok(());
+    };
     let mode = metadata.mode() & 0o7777;
     match metadata.uid() {
         uid if !owners.contains(&uid) => Err(Unread::Owner(uid)),
@@ -267,13 +283,11 @@ mod tests {
             ("a.toml", &rule.replace("NAME", "a")),
             ("b.toml", &RULE.replace("NAME", "b")),
         ]);
-        for (units, expected) in [
-            (Ok(()), None),
-            (Err(NoUnits::Pinning), Some("Linux 5.3 or newer is needed")),
-            (Err(NoUnits::Hidden), Some("mount /proc without hidepid")),
-            (Err(NoUnits::Foreign), Some("its own pid namespace")),
-            (Err(NoUnits::Tree), Some("systemd keeps no control groups")),
-        ] {
+        let none = NoUnits {
+            reason: "units cannot be told: there are none".to_owned(),
+            help: "name a user",
+        };
+        for (units, expected) in [(Ok(()), None), (Err(none), Some("name a user"))] {
             let options = Options {
                 units,
                 ..options.clone()
@@ -325,6 +339,18 @@ mod tests {
             ..options
         };
         assert!(errors(&strangers).contains("who may not write the policy"));
+    }
+
+    #[test]
+    fn files_that_are_only_tried_may_be_anybodys() {
+        let (dir, options) = policy_dir(&[("a.toml", &RULE.replace("NAME", "a"))]);
+        let file = dir.path().join("a.toml");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        let mut diagnostics = Diagnostics::new();
+        let files = read(&options.dir, Owners::Anybody, &mut diagnostics);
+        assert_eq!((files.len(), diagnostics.is_empty()), (1, true));
+        let nobody = read(&options.dir, Owners::These(&[]), &mut diagnostics);
+        assert!(nobody.is_empty() && diagnostics.has_errors());
     }
 
     #[test]
