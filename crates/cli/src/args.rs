@@ -1,5 +1,8 @@
 //! The command line.
 
+pub(crate) mod audit;
+pub(crate) mod policy;
+
 use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use arcbroker_client::{
@@ -8,7 +11,7 @@ use arcbroker_client::{
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::{duration, exit::Exit};
+use crate::{duration, exit::Exit, settings::CONFIG_VARIABLE};
 
 /// Access tokens of this machine's managed identity, from the arcbroker daemon.
 #[derive(Debug, Parser)]
@@ -16,6 +19,10 @@ use crate::{duration, exit::Exit};
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) sockets: Sockets,
+    /// The daemon's configuration, which names the policy and the audit file
+    /// [default: /etc/arcbroker/broker.toml, where it is there]
+    #[arg(long, global = true, value_name = "FILE", env = CONFIG_VARIABLE)]
+    pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -92,6 +99,23 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Allow somebody tokens: writes a rule, checks it with all others, and has the broker take it up
+    Allow(policy::Allow),
+    /// Take tokens away from somebody: edits the rules, so that this and nothing else is lost
+    #[command(
+        after_help = "Exit codes: 0 done, 1 failed, or other rules still give it, 2 usage, 4 broker unreachable."
+    )]
+    Revoke(policy::Revoke),
+    /// Show who may have what, and by which rule
+    Rules(policy::Rules),
+    /// Try the policy, compare it, and put the next one in force
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Read and verify the record of decisions
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Have the broker load its policy again (needs root)
+    Reload,
     /// Drop the broker's tokens: the next request gets a new one (needs root)
     Flush {
         /// Only those for this resource: a URI, or a short name
@@ -185,6 +209,7 @@ fn definition() -> clap::Command {
         ("socket", SOCKET_VARIABLE),
         ("admin_socket", ADMIN_SOCKET_VARIABLE),
         ("socket_owner", OWNER_VARIABLE),
+        ("config", CONFIG_VARIABLE),
     ];
     let empty = variables
         .into_iter()

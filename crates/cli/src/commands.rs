@@ -1,7 +1,13 @@
 //! One module for each command.
 
+mod allow;
+mod audit;
 pub(crate) mod beneath;
 pub(crate) mod demo;
+mod policy;
+mod reload;
+mod revoke;
+mod rules;
 mod status;
 mod token;
 mod tokens;
@@ -25,10 +31,19 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         .build()
         .map_err(Failure::Start)?;
     let sockets = args.sockets;
+    let config = args.config.as_deref();
     match args.command {
         Command::Token(token) => runtime.block_on(token::run(&sockets.tokens(), &token)),
         Command::Whoami { json } => runtime.block_on(whoami::run(&sockets.tokens(), json)),
         Command::Status { json } => runtime.block_on(status::run(&sockets.admin(), json)),
+        Command::Allow(args) => runtime.block_on(allow::run(&sockets.admin(), config, &args)),
+        Command::Revoke(args) => runtime.block_on(revoke::run(&sockets.admin(), config, &args)),
+        Command::Rules(args) => runtime.block_on(rules::run(&sockets.admin(), config, &args)),
+        Command::Policy(command) => {
+            runtime.block_on(policy::run(&sockets.admin(), config, &command))
+        }
+        Command::Audit(command) => audit::run(config, &command),
+        Command::Reload => runtime.block_on(reload::run(&sockets.admin())),
         Command::Flush { resource } => {
             runtime.block_on(tokens::flush(&sockets.admin(), resource.as_deref()))
         }

@@ -9,7 +9,7 @@ use std::{
 use arcbroker_client::{Error, wire::Health};
 use nix::unistd::{Uid, User};
 
-use crate::{commands::demo, duration::human};
+use crate::{audit, commands::demo, duration::human, policy};
 
 /// An exit code. Scripts depend on the numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,6 +19,8 @@ impl Exit {
     pub(crate) const OK: Self = Self(0);
     pub(crate) const FAILED: Self = Self(1);
     pub(crate) const USAGE: Self = Self(2);
+    /// As diff(1) says it.
+    pub(crate) const TROUBLE: Self = Self(2);
     pub(crate) const DENIED: Self = Self(3);
     pub(crate) const UNREACHABLE: Self = Self(4);
     pub(crate) const UNAVAILABLE: Self = Self(5);
@@ -43,6 +45,12 @@ impl From<Exit> for ExitCode {
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    /// Of a command on audit records.
+    #[error("{0}")]
+    Audit(#[from] audit::Error),
+    /// The same, where 1 says something else.
+    #[error("{0}")]
+    AuditTrouble(#[source] audit::Error),
     /// Of an administrator's command.
     #[error("{0}")]
     Command(#[source] Error),
@@ -53,6 +61,9 @@ pub(crate) enum Failure {
     /// A closed pipe: whoever read has enough.
     #[error("nobody reads standard output")]
     ReaderGone,
+    /// Of a command on policy files.
+    #[error("{0}")]
+    Policy(#[from] policy::Error),
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),
     /// Of `status`, whose exit codes speak of the broker's health.
@@ -62,6 +73,9 @@ pub(crate) enum Failure {
     TooShort { left: Duration, wanted: Duration },
     #[error("{0}")]
     Tokens(#[source] Error),
+    /// Of a command on policy files whose exit code 1 says that they differ.
+    #[error("{0}")]
+    Trouble(#[source] policy::Error),
 }
 
 impl Failure {
@@ -69,7 +83,11 @@ impl Failure {
         match self {
             // The numbers below 4 speak of health.
             Self::Status(_) => Exit::UNREACHABLE,
-            Self::Demo(_) | Self::Output(_) | Self::Start(_) => Exit::FAILED,
+            Self::Policy(policy::Error::Untold(_)) => Exit::UNREACHABLE,
+            Self::Audit(_) | Self::Demo(_) | Self::Output(_) | Self::Policy(_) | Self::Start(_) => {
+                Exit::FAILED
+            }
+            Self::AuditTrouble(_) | Self::Trouble(_) => Exit::TROUBLE,
             Self::ReaderGone => Exit::OK,
             Self::TooShort { .. } => Exit::UNAVAILABLE,
             Self::Command(error) | Self::Tokens(error) => match error {
@@ -101,8 +119,20 @@ impl Failure {
                     .to_owned(),
             ),
             Self::Command(error) | Self::Status(error) | Self::Tokens(error) => advice(error),
+            Self::Audit(error) | Self::AuditTrouble(error) => error.advice(),
+            Self::Policy(error) | Self::Trouble(error) => error.advice(),
             Self::Demo(error) => error.advice(),
             Self::Output(_) | Self::ReaderGone | Self::Start(_) => None,
+        }
+    }
+}
+
+impl Failure {
+    /// Lines that come before the sentence, if there are any.
+    pub(crate) fn report(&self) -> Option<&str> {
+        match self {
+            Self::Policy(error) | Self::Trouble(error) => error.report(),
+            _ => None,
         }
     }
 }

@@ -1,16 +1,20 @@
 //! `arcbroker`: tokens for scripts, health for administrators, and a demo.
 //!
-//! [`args`] reads the command line, [`commands`] does what it says over the sockets of the broker,
+//! [`args`] reads the command line, [`commands`] does what it says over the sockets of the broker and on the
+//! files that [`settings`] finds: those of the [`policy`], and those with [`audit`] records.
 //! [`output`] prints, and [`exit`] turns the outcome into an exit code.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod audit;
 mod clock;
 mod commands;
 mod duration;
 mod exit;
 mod output;
+mod policy;
+mod settings;
 
 use std::process::ExitCode;
 

@@ -56,6 +56,14 @@ impl Page {
         self.blank()
     }
 
+    /// Several lines, such as a mistake with its quotation.
+    pub(crate) fn lines(&mut self, text: &str) -> &mut Self {
+        for line in text.lines() {
+            self.line(line);
+        }
+        self
+    }
+
     /// A line that begins with a word in colour.
     pub(crate) fn verdict(&mut self, tone: Tone, word: &str, rest: &str) -> &mut Self {
         let code = match tone {
@@ -109,6 +117,11 @@ impl Page {
         print(&std::mem::take(&mut self.text))
     }
 
+    /// The screen so far, for a message.
+    pub(crate) fn take_text(&mut self) -> String {
+        std::mem::take(&mut self.text)
+    }
+
     #[cfg(test)]
     pub(crate) fn into_text(self) -> String {
         self.text
@@ -143,7 +156,11 @@ pub(crate) fn failure(failure: &Failure) {
     if matches!(failure, Failure::ReaderGone) {
         return;
     }
-    let mut text = format!("arcbroker: {}\n", clean(&failure.to_string()));
+    let mut text = String::new();
+    for line in failure.report().unwrap_or_default().lines() {
+        let _ = writeln!(text, "{}", clean(line));
+    }
+    let _ = writeln!(text, "arcbroker: {}", clean(&failure.to_string()));
     if let Some(advice) = failure.advice() {
         for line in advice.lines() {
             let _ = writeln!(text, "  {}", clean(line));

@@ -1,0 +1,231 @@
+//! `arcbroker revoke`
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use arcbroker_client::Client;
+use arcbroker_policy::{Accounts, Comparison, Policy, RuleSet, RuleView, compare};
+use arcbroker_policy_files::{Owners, accounts_of};
+
+use super::allow::{close, warnings};
+use crate::{
+    args::policy::Revoke,
+    exit::{Exit, Failure},
+    output::{Page, Tone},
+    policy::{
+        Error,
+        edit::{Kept, Names, Plan, is_asked},
+        judge::{Judge, Judged},
+        live::Daemon,
+        say,
+        store::{Change, Store},
+    },
+    settings::Settings,
+};
+
+pub(super) async fn run(
+    admin: &Client,
+    config: Option<&Path>,
+    args: &Revoke,
+) -> Result<Exit, Failure> {
+    let settings = Settings::read(config)?;
+    let dir = args.files.dir(&settings);
+    let daemon = Daemon::find(admin, &dir).await?;
+    let judge = Judge {
+        cloud: args.files.cloud(daemon.cloud(), &settings),
+        accounts: &Accounts::default(),
+    };
+    let asked = asked(args, &judge)?;
+    let store = if args.dry_run {
+        None
+    } else {
+        Some(Store::lock(&dir, &settings.owners)?)
+    };
+    let old = judge.directory(&dir, Owners::These(&settings.owners))?;
+    let plan = plan(args, asked.as_ref(), &old, &judge)?;
+    let new = judge.files(after(&old, &plan))?;
+    let comparison = compare(&old.policy, &new.policy);
+    verify(args, &comparison, asked.as_ref())?;
+
+    let mut page = Page::new();
+    if plan.files.is_empty() {
+        page.line("nothing to take away: no rule gives this alone");
+    } else if let Some(store) = &store {
+        let changes = changes(&old, &plan);
+        let taken = daemon
+            .publish(admin, store, &changes, new.policy.hash())
+            .await?;
+        for change in &changes {
+            let what = if change.after.is_some() {
+                "changed"
+            } else {
+                "removed"
+            };
+            page.line(&format!("{what}: {}", change.path.display()));
+        }
+        say::fill(&mut page, &comparison);
+        close(&mut page, &taken);
+    } else {
+        for change in changes(&old, &plan) {
+            let what = if change.after.is_some() {
+                "changed"
+            } else {
+                "removed"
+            };
+            page.line(&format!("would be {what}: {}", change.path.display()));
+        }
+        say::fill(&mut page, &comparison);
+    }
+    warnings(&mut page, &news(&old, &new), None);
+    let is_left = asked.is_some_and(|asked| left(&mut page, &new.policy, &asked, &plan.kept));
+    page.print()?;
+    Ok(if is_left { Exit::FAILED } else { Exit::OK })
+}
+
+/// The rule that would give what is to go; none where a rule is named.
+fn asked(args: &Revoke, judge: &Judge<'_>) -> Result<Option<Policy>, Failure> {
+    if args.rule.is_some() {
+        return Ok(None);
+    }
+    let request = args.who.request(&args.resources, false);
+    request.check_accounts()?;
+    Ok(Some(judge.files(vec![request.source()])?.policy))
+}
+
+fn only(asked: &Policy) -> Result<RuleView<'_>, Error> {
+    asked.each_rule().next().ok_or(Error::TooMuch)
+}
+
+fn plan(
+    args: &Revoke,
+    asked: Option<&Policy>,
+    old: &Judged,
+    judge: &Judge<'_>,
+) -> Result<Plan, Error> {
+    let Some(asked) = asked else {
+        let name = args.rule.as_deref().unwrap_or_default();
+        return Plan::without_rule(&old.files, &old.policy, name);
+    };
+    let mut ignored = arcbroker_policy::Diagnostics::new();
+    let rules = RuleSet::parse(&old.files, judge.cloud, &mut ignored);
+    let names = Names {
+        cloud: judge.cloud,
+        accounts: &rules.as_ref().map(accounts_of).unwrap_or_default(),
+    };
+    Plan::without(&old.files, &old.policy, &only(asked)?, names)
+}
+
+fn after(old: &Judged, plan: &Plan) -> Vec<arcbroker_policy::SourceFile> {
+    let mut files = Vec::with_capacity(old.files.len());
+    for file in &old.files {
+        let mut file = file.clone();
+        match plan.files.get(&file.name) {
+            None => {}
+            Some(None) => continue,
+            Some(Some(text)) => file.bytes = text.clone().into_bytes(),
+        }
+        files.push(file);
+    }
+    files
+}
+
+fn changes(old: &Judged, plan: &Plan) -> Vec<Change> {
+    let change = |file: &arcbroker_policy::SourceFile| {
+        let after = plan.files.get(&file.name)?;
+        Some(Change {
+            path: PathBuf::from(&file.name),
+            before: Some(file.bytes.clone()),
+            after: after.as_ref().map(|text| text.clone().into_bytes()),
+        })
+    };
+    old.files.iter().filter_map(change).collect()
+}
+
+/// Whatever the plan is, nothing else may be lost by it, and nothing gained.
+fn verify(args: &Revoke, comparison: &Comparison, asked: Option<&Policy>) -> Result<(), Error> {
+    if !comparison.complete {
+        return Err(Error::TooMuch);
+    }
+    let asked = asked.map(only).transpose()?;
+    let is_fine = |change: &&arcbroker_policy::Change| {
+        !change.gained
+            && match &asked {
+                Some(asked) => is_asked(change, asked),
+                None => args.rule.as_deref() == Some(&*change.rule),
+            }
+    };
+    let others: Vec<_> = comparison
+        .changes
+        .iter()
+        .filter(|change| !is_fine(change))
+        .cloned()
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let mut page = Page::with_colours(false);
+    let comparison = Comparison {
+        changes: others,
+        complete: true,
+    };
+    say::fill(&mut page, &comparison);
+    Err(Error::Unsafe {
+        report: page.take_text(),
+    })
+}
+
+/// The warnings that the change brings.
+fn news(old: &Judged, new: &Judged) -> arcbroker_policy::Diagnostics {
+    let known: BTreeSet<&str> = old
+        .warnings
+        .iter()
+        .map(|warning| warning.message.as_str())
+        .collect();
+    let mut news = arcbroker_policy::Diagnostics::new();
+    for warning in new.warnings.iter() {
+        if !known.contains(warning.message.as_str()) {
+            let help = warning.help.clone().unwrap_or_default();
+            news.warning_in(&warning.file, warning.message.clone(), help);
+        }
+    }
+    news
+}
+
+/// Says which rules still give what was to go, and whether there are any.
+fn left(page: &mut Page, policy: &Policy, asked: &Policy, kept: &[Kept]) -> bool {
+    let mut rules: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+    for given in policy.given(asked) {
+        for rule in &given.rules {
+            let place = format!("{}:{}", rule.file, rule.line);
+            let what = format!("{} has {}", say::Named(&given.subject), given.resource);
+            let entry = rules
+                .entry(place)
+                .or_insert_with(|| (rule.rule.to_string(), BTreeSet::new()));
+            entry.1.insert(what);
+        }
+    }
+    for kept in kept.iter().filter(|kept| !kept.is_wider) {
+        let entry = (kept.rule.to_string(), BTreeSet::new());
+        rules.entry(kept.place.clone()).or_insert(entry);
+    }
+    for (place, (rule, what)) in &rules {
+        page.verdict(
+            Tone::Bad,
+            "still given",
+            &format!(" by rule {rule}, {place}"),
+        );
+        for what in what {
+            page.line(&format!("  {what}"));
+        }
+        if let Some(kept) = kept.iter().find(|kept| kept.place == *place) {
+            page.line(&format!(
+                "  left alone, because {}: edit it, or remove it whole with",
+                kept.why
+            ));
+            page.line(&format!("  arcbroker revoke --rule '{rule}'"));
+        }
+    }
+    !rules.is_empty()
+}
