@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::{Identity, Policy, ResourcePattern, UnitPattern, index::CompiledRule};
+use crate::{Identity, Policy, ResourcePattern, UnitPattern, index::CompiledRule, unit::Units};
 
 /// One rule of a policy, its names looked up.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl<'p> RuleView<'p> {
 
     /// The units that it names. None where it names none.
     pub fn units(&self) -> Option<impl Iterator<Item = &'p UnitPattern>> {
-        self.0.conditions.units.as_ref().map(|units| units.iter())
+        self.0.conditions.units.as_ref().map(Units::iter)
     }
 
     /// Whether it is for containers.

@@ -41,6 +41,8 @@ struct End {
     digest: String,
     /// Whether that line is the last of another file.
     is_elsewhere: bool,
+    /// Whether that line is no record.
+    is_broken: bool,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +108,7 @@ impl Verifier {
             seq: record.seq,
             digest: digest(line),
             is_elsewhere: false,
+            is_broken: false,
         });
     }
 
@@ -117,6 +120,7 @@ impl Verifier {
             seq,
             digest: digest(line),
             is_elsewhere: false,
+            is_broken: true,
         });
     }
 
@@ -132,7 +136,8 @@ impl Verifier {
 fn wrong(end: &End, record: &Numbered) -> Option<String> {
     let next = end.seq + 1;
     match record.seq {
-        seq if seq == next && record.prev == end.digest => None,
+        // Behind a line without a number the daemon counts from the beginning.
+        seq if (seq == next || end.is_broken) && record.prev == end.digest => None,
         seq if seq == next => Some(format!(
             "record {seq} does not belong to the line before it: that one was altered, or this one"
         )),
@@ -246,6 +251,14 @@ mod tests {
         assert!(anew[0].contains("begins anew after record 2"), "{anew:?}");
         let noise = faults(&[&[lines[0].clone(), "noise".to_owned()], &lines[2..3]]);
         assert!(noise[0].starts_with("0:2 is no record"), "{noise:?}");
+        let again = lines[0].replace(
+            "\"prev\":\"\"",
+            &format!("\"prev\":\"{}\"", digest(b"noise")),
+        );
+        assert_eq!(
+            faults(&[&["noise".to_owned(), again]]),
+            ["0:1 is no record"]
+        );
     }
 
     #[test]

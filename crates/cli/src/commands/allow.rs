@@ -14,7 +14,7 @@ use crate::{
         Error,
         judge::{Judge, Judged},
         live::{Daemon, Taken},
-        request::{Request, free},
+        request::{Request, free, stem},
         say,
         store::{Change, Store},
     },
@@ -101,13 +101,10 @@ fn draft(
         Some(name) => name.clone(),
         None => request.name(&names),
     };
-    let stem = Request {
-        units: vec![name.clone()],
-        ..Request::default()
-    }
-    .name(&BTreeSet::new());
     let file = |stem: &str| dir.join(format!("50-{stem}.toml"));
-    let path = file(&free(&stem, |stem| file(stem).symlink_metadata().is_ok()));
+    let path = file(&free(&stem(&name), |stem| {
+        file(stem).symlink_metadata().is_ok()
+    }));
     let text = request.file(&request.comment("allow"), &name);
     let mut files = old.files.clone();
     files.push(SourceFile {

@@ -24,7 +24,7 @@ pub(super) async fn run(
     match command {
         PolicyCommand::Test(args) => test::run(&settings, args),
         PolicyCommand::Diff(args) => diff::run(&settings, args),
-        PolicyCommand::Replay(args) => replay::run(&settings, args),
+        PolicyCommand::Replay(args) => replay::run(admin, &settings, args).await,
         PolicyCommand::Promote(args) => promote::run(admin, &settings, args).await,
     }
 }

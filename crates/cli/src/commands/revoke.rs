@@ -195,36 +195,33 @@ fn news(old: &Judged, new: &Judged) -> arcbroker_policy::Diagnostics {
 
 /// Says which rules still give what was to go, and whether there are any.
 fn left(page: &mut Page, policy: &Policy, asked: &Policy, kept: &[Kept]) -> bool {
-    let mut rules: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
-    for given in policy.given(asked) {
+    let mut rules: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let given = policy.given(asked);
+    for given in &given {
         for rule in &given.rules {
-            let place = format!("{}:{}", rule.file, rule.line);
             let what = format!("{} has {}", say::Named(&given.subject), given.resource);
-            let entry = rules
-                .entry(place)
-                .or_insert_with(|| (rule.rule.to_string(), BTreeSet::new()));
-            entry.1.insert(what);
+            rules.entry(&*rule.rule).or_default().insert(what);
         }
     }
     for kept in kept.iter().filter(|kept| !kept.is_wider) {
-        let entry = (kept.rule.to_string(), BTreeSet::new());
-        rules.entry(kept.place.clone()).or_insert(entry);
+        rules.entry(&*kept.rule).or_default();
     }
-    for (place, (rule, what)) in &rules {
-        page.verdict(
-            Tone::Bad,
-            "still given",
-            &format!(" by rule {rule}, {place}"),
-        );
+    for rule in policy.each_rule() {
+        let name = &**rule.name();
+        let Some(what) = rules.get(name) else {
+            continue;
+        };
+        let place = format!(" by rule {name}, {}:{}", rule.file(), rule.line());
+        page.verdict(Tone::Bad, "still given", &place);
         for what in what {
             page.line(&format!("  {what}"));
         }
-        if let Some(kept) = kept.iter().find(|kept| kept.place == *place) {
+        if let Some(kept) = kept.iter().find(|kept| &*kept.rule == name) {
             page.line(&format!(
                 "  left alone, because {}: edit it, or remove it whole with",
                 kept.why
             ));
-            page.line(&format!("  arcbroker revoke --rule '{rule}'"));
+            page.line(&format!("  arcbroker revoke --rule '{name}'"));
         }
     }
     !rules.is_empty()

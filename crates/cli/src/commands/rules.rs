@@ -7,12 +7,11 @@ use arcbroker_policy::{Accounts, Resource, ResourcePattern, RuleView, Unit, Unit
 use arcbroker_policy_files::{Owners, group_id, user_id};
 use serde::Serialize;
 
-use super::allow::warnings;
 use crate::{
     args::policy::Rules,
     exit::{Exit, Failure},
     output::{self, Page},
-    policy::{Error, judge::Judge, live::Daemon, say},
+    policy::{Error, judge::Judge, live::cloud_of_machine, say},
     settings::Settings,
 };
 
@@ -32,12 +31,8 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let settings = Settings::read(config)?;
     let dir = args.files.dir(&settings);
-    // Only to know the cloud: the files can be shown without it.
     let cloud = match (args.files.cloud, settings.cloud) {
-        (None, None) => Daemon::find(admin, &dir)
-            .await
-            .ok()
-            .and_then(|daemon| daemon.cloud()),
+        (None, None) => cloud_of_machine(admin).await,
         _ => None,
     };
     let judge = Judge {
@@ -65,7 +60,7 @@ pub(super) async fn run(
     } else {
         page.table(["WHO", "RESOURCE", "IDENTITY", "RULE", "PLACE"], &rows);
     }
-    warnings(&mut page, &judged.warnings, None);
+
     page.print()?;
     Ok(Exit::OK)
 }

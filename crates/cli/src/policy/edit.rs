@@ -31,8 +31,6 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) rule: Arc<str>,
-    /// File and line.
-    pub(crate) place: String,
     pub(crate) why: String,
     /// Whether it is about more callers than were named, in which case it may not be meant.
     pub(crate) is_wider: bool,
@@ -72,7 +70,6 @@ impl Plan {
                 }
                 Cut::Inexact { why, is_wider } => plan.kept.push(Kept {
                     rule: Arc::clone(rule.name()),
-                    place: format!("{}:{}", rule.file(), rule.line()),
                     why,
                     is_wider,
                 }),

@@ -32,6 +32,12 @@ pub(crate) enum Taken {
     Differently,
 }
 
+/// Which cloud the machine is in, where a daemon runs that knows it and may be asked.
+pub(crate) async fn cloud_of_machine(admin: &Client) -> Option<Cloud> {
+    let status = admin.status().await.ok()?;
+    Cloud::from_az_environment(&status.upstream.cloud?)
+}
+
 impl Daemon {
     /// Asks for it. One that runs and cannot be asked is a failure: nothing has been changed yet.
     pub(crate) async fn find(admin: &Client, dir: &Path) -> Result<Self, Failure> {

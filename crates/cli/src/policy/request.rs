@@ -111,15 +111,26 @@ impl Request {
         words.extend(subjects.map(|word| plain(word)));
         words.extend(self.container.then(|| "container".to_owned()));
         words.extend(self.resources.iter().map(|word| plain(word)));
-        let mut name: String = words.join("-").chars().take(MAX_NAME - 4).collect();
-        while !name.ends_with(|last: char| last.is_ascii_alphanumeric()) && !name.is_empty() {
-            name.pop();
-        }
-        if name.is_empty() {
-            name.push_str("rule");
-        }
+        let name = shortened(&words.join("-"));
         free(&name, |name| taken.contains(name))
     }
+}
+
+/// The name of a rule as part of the name of its file.
+pub(crate) fn stem(name: &str) -> String {
+    shortened(&plain(name))
+}
+
+/// Not too long, with room for a number, and not empty.
+fn shortened(name: &str) -> String {
+    let mut name: String = name.chars().take(MAX_NAME - 4).collect();
+    while !name.is_empty() && !name.ends_with(|last: char| last.is_ascii_alphanumeric()) {
+        name.pop();
+    }
+    if name.is_empty() {
+        name.push_str("rule");
+    }
+    name
 }
 
 /// `name`, or it with the lowest number from 2 that makes it one that is not taken.
@@ -246,5 +257,7 @@ bypass-cache = true
         assert_eq!(request(&["arm"]).name(&taken), "backup.service-arm-3");
         let long = request(&["x".repeat(300).as_str()]).name(&BTreeSet::new());
         assert!(long.len() <= MAX_NAME, "{long}");
+        assert_eq!(stem("nightly backup"), "nightly-backup");
+        assert_eq!(stem("../\u{fc}"), "rule");
     }
 }

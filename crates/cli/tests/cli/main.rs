@@ -7,8 +7,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod audit;
 mod demo;
 mod failures;
+mod place;
+mod policies;
+mod rules;
 mod screens;
 mod support;
 mod tokens;

@@ -89,6 +89,7 @@ pub(crate) fn command(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arcbroker"));
     command
         .args(line.split_whitespace())
+        .env_remove("ARCBROKER_CONFIG")
         .env_remove("ARCBROKER_SOCKET")
         .env_remove("ARCBROKER_ADMIN_SOCKET")
         .env_remove("ARCBROKER_SOCKET_OWNER");

@@ -196,7 +196,11 @@ impl Tail {
         if is_same || ours.len() > self.position {
             return Ok(());
         }
-        *self = Self::open(self.path.clone())?;
+        match Self::open(self.path.clone()) {
+            Ok(new) => *self = new,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 }

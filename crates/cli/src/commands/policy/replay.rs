@@ -6,7 +6,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use arcbroker_client::wire::{AuditRecord, SCHEMA};
+use arcbroker_client::{
+    Client,
+    wire::{AuditRecord, SCHEMA},
+};
 use arcbroker_policy::{Accounts, Caller, Identity, Policy, Replayed, Resource, Unit};
 use arcbroker_policy_files::Owners;
 use serde::Serialize;
@@ -21,7 +24,7 @@ use crate::{
     clock,
     exit::{Exit, Failure},
     output::{self, Page, Tone, counted},
-    policy::judge::Judge,
+    policy::{judge::Judge, live::cloud_of_machine},
     settings::Settings,
 };
 
@@ -92,9 +95,17 @@ struct Entry {
     last: String,
 }
 
-pub(super) fn run(settings: &Settings, args: &Replay) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    admin: &Client,
+    settings: &Settings,
+    args: &Replay,
+) -> Result<Exit, Failure> {
+    let cloud = match args.cloud.or(settings.cloud) {
+        None => cloud_of_machine(admin).await,
+        known => known,
+    };
     let judge = Judge {
-        cloud: args.cloud.or(settings.cloud).unwrap_or_default(),
+        cloud: cloud.unwrap_or_default(),
         accounts: &Accounts::default(),
     };
     let dir = args.policy.as_deref().unwrap_or(&settings.policy_dir);
