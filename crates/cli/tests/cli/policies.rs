@@ -55,6 +55,25 @@ bad.toml:12: denied, expected to be allowed: no rule holds for this caller
 }
 
 #[test]
+fn the_example_of_the_documentation_can_be_used_as_it_is() {
+    let page = include_str!("../../../../docs/policy.md");
+    let block = |begin: &str| {
+        let rest = page.split(begin).nth(1).unwrap();
+        rest.split("```").next().unwrap()
+    };
+    let place = Place::new();
+    place.write("expected.toml", block("```toml expectations\n"));
+    let rule = "version = 1\n\n\n[[rule]]\nname = \"nightly\"\nunit = \"backup.service\"\nresources = [\"storage\"]\n";
+    place.write("policy.d/50-nightly.toml", rule);
+    let command = "policy test expected.toml --policy-dir ./policy.d";
+    let ran = place.run(command);
+    assert_eq!(
+        ran.stdout,
+        block(&format!("```console\n$ arcbroker {command}\n"))
+    );
+}
+
+#[test]
 fn mistakes_in_expectations_are_told_all_at_once() {
     let place = Place::new();
     place.write(
