@@ -82,8 +82,7 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             // The numbers below 4 speak of health.
-            Self::Status(_) => Exit::UNREACHABLE,
-            Self::Policy(policy::Error::Untold(_)) => Exit::UNREACHABLE,
+            Self::Status(_) | Self::Policy(policy::Error::Untold(_)) => Exit::UNREACHABLE,
             Self::Audit(_) | Self::Demo(_) | Self::Output(_) | Self::Policy(_) | Self::Start(_) => {
                 Exit::FAILED
             }

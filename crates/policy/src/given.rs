@@ -48,13 +48,15 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::{Accounts, Cloud, Diagnostics, RuleSet, SourceFile};
 
-    fn policy(rules: &[&str]) -> Policy {
+    fn policy_of(rules: &[&str]) -> Policy {
         let mut text = "version = 1\n".to_owned();
         for (number, rule) in rules.iter().enumerate() {
-            text += &format!("[[rule]]\nname = \"r{number}\"\n{rule}\n");
+            writeln!(text, "[[rule]]\nname = \"r{number}\"\n{rule}").unwrap();
         }
         let file = SourceFile {
             name: "f.toml".to_owned(),
@@ -81,18 +83,18 @@ mod tests {
 
     #[test]
     fn every_rule_that_gives_it_alone_is_named_and_no_other() {
-        let policy = policy(&[
+        let policy = policy_of(&[
             "user = 1\nresources = [\"api://a\", \"api://b\"]",
             "user = [1, 2]\nresources = \"*\"",
             "user = 1\ngroup = 5\nresources = \"api://a\"",
             "user = 1\ncontainer = true\nresources = \"api://a\"",
         ]);
-        let asked = super::tests::policy(&["user = [1, 2, 3]\nresources = \"api://a\""]);
+        let asked = policy_of(&["user = [1, 2, 3]\nresources = \"api://a\""]);
         assert_eq!(
             given(&policy, &asked),
             ["user 1: api://a by r0 r1", "user 2: api://a by r1"]
         );
-        let everything = super::tests::policy(&["user = 1\nresources = \"*\""]);
+        let everything = policy_of(&["user = 1\nresources = \"*\""]);
         assert_eq!(given(&policy, &everything), ["user 1: * by r1"]);
     }
 }

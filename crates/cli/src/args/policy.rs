@@ -60,7 +60,7 @@ pub(crate) struct Who {
 pub(crate) struct Whom {
     #[command(flatten)]
     who: Who,
-    /// Whose tokens: system (the default), client-id:GUID, object-id:GUID, resource-id:/subscriptions/…
+    /// Whose tokens: system (the default), client-id:GUID, object-id:GUID, resource-id:ID
     #[arg(long, value_name = "ID")]
     identity: Vec<String>,
 }

@@ -114,7 +114,7 @@ fn plan(
         cloud: judge.cloud,
         accounts: &rules.as_ref().map(accounts_of).unwrap_or_default(),
     };
-    Plan::without(&old.files, &old.policy, &only(asked)?, names)
+    Plan::without(&old.files, &old.policy, only(asked)?, names)
 }
 
 fn after(old: &Judged, plan: &Plan) -> Vec<arcbroker_policy::SourceFile> {
@@ -152,7 +152,7 @@ fn verify(args: &Revoke, comparison: &Comparison, asked: Option<&Policy>) -> Res
     let is_fine = |change: &&arcbroker_policy::Change| {
         !change.gained
             && match &asked {
-                Some(asked) => is_asked(change, asked),
+                Some(asked) => is_asked(change, *asked),
                 None => args.rule.as_deref() == Some(&*change.rule),
             }
     };

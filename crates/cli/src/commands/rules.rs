@@ -44,17 +44,17 @@ pub(super) async fn run(
     let rules: Vec<_> = judged
         .policy
         .each_rule()
-        .filter(|rule| filter.takes(rule))
+        .filter(|rule| filter.takes(*rule))
         .collect();
     if args.json {
         output::print_json(&Document {
             schema: arcbroker_client::wire::SCHEMA,
-            rules: rules.iter().map(Entry::new).collect(),
+            rules: rules.iter().copied().map(Entry::new).collect(),
         })?;
         return Ok(Exit::OK);
     }
     let mut page = Page::new();
-    let rows: Vec<_> = rules.iter().flat_map(|rule| filter.rows(rule)).collect();
+    let rows: Vec<_> = rules.iter().flat_map(|rule| filter.rows(*rule)).collect();
     if rows.is_empty() {
         page.line("no rule gives this to anybody");
     } else {
@@ -93,7 +93,7 @@ impl Filter {
         })
     }
 
-    fn takes(&self, rule: &RuleView<'_>) -> bool {
+    fn takes(&self, rule: RuleView<'_>) -> bool {
         let named = |wanted: &[u32], has: Option<&std::collections::BTreeSet<u32>>| {
             wanted.is_empty()
                 || has.is_some_and(|has| wanted.iter().any(|wanted| has.contains(wanted)))
@@ -115,7 +115,7 @@ impl Filter {
             .is_none_or(|wanted| *pattern == ResourcePattern::Any || wanted.contains(pattern))
     }
 
-    fn rows(&self, rule: &RuleView<'_>) -> Vec<[String; 5]> {
+    fn rows(&self, rule: RuleView<'_>) -> Vec<[String; 5]> {
         let mut rows = Vec::new();
         for identity in rule.identities() {
             for pattern in rule
@@ -149,7 +149,7 @@ fn is_about(pattern: &UnitPattern, wanted: &str) -> bool {
             if unit.is_some_and(|unit| unit.template() == Some(template)))
 }
 
-fn who(rule: &RuleView<'_>) -> String {
+fn who(rule: RuleView<'_>) -> String {
     let either = |kind: &str, names: Vec<String>| match names.as_slice() {
         [] => format!("no {kind} that exists"),
         names => format!("{kind} {}", names.join("|")),
@@ -193,7 +193,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(rule: &RuleView<'_>) -> Self {
+    fn new(rule: RuleView<'_>) -> Self {
         let ids = |ids: Option<&std::collections::BTreeSet<u32>>| {
             ids.map(|ids| ids.iter().copied().collect())
         };

@@ -48,7 +48,7 @@ impl Plan {
     pub(crate) fn without(
         files: &[SourceFile],
         policy: &Policy,
-        asked: &RuleView<'_>,
+        asked: RuleView<'_>,
         names: Names<'_>,
     ) -> Result<Self, Error> {
         let mut documents = Documents::parse(files)?;
@@ -57,11 +57,11 @@ impl Plan {
             if rule.container() != asked.container() {
                 continue;
             }
-            let table = documents.rule(&rule)?;
+            let table = documents.rule(rule)?;
             match cut(table, asked, names) {
                 Cut::Nothing => {}
                 Cut::Whole => {
-                    documents.remove(&rule);
+                    documents.remove(rule);
                     plan.edited.push(Arc::clone(rule.name()));
                 }
                 Cut::Entries(key, entries) => {
@@ -88,8 +88,8 @@ impl Plan {
         let rule = policy.each_rule().find(|rule| &**rule.name() == name);
         let rule = rule.ok_or_else(|| Error::NoRule(name.to_owned()))?;
         let mut documents = Documents::parse(files)?;
-        documents.rule(&rule)?;
-        documents.remove(&rule);
+        documents.rule(rule)?;
+        documents.remove(rule);
         Ok(Self {
             files: documents.changed(files),
             edited: vec![Arc::clone(rule.name())],
@@ -99,7 +99,7 @@ impl Plan {
 }
 
 /// Whether what a change takes away is all within what is asked.
-pub(crate) fn is_asked(change: &Change, asked: &RuleView<'_>) -> bool {
+pub(crate) fn is_asked(change: &Change, asked: RuleView<'_>) -> bool {
     let subject = &change.subject;
     let named = |asked: Option<&BTreeSet<u32>>, has: Option<u32>| {
         asked.is_none_or(|asked| has.is_some_and(|has| asked.contains(&has)))
@@ -135,7 +135,7 @@ enum Share {
     Inexact(String),
 }
 
-fn cut(table: &Table, asked: &RuleView<'_>, names: Names<'_>) -> Cut {
+fn cut(table: &Table, asked: RuleView<'_>, names: Names<'_>) -> Cut {
     let mut cut = Cut::Whole;
     let mut inexact = None;
     for (key, share) in shares(table, asked, names) {
@@ -159,7 +159,7 @@ fn cut(table: &Table, asked: &RuleView<'_>, names: Names<'_>) -> Cut {
     }
 }
 
-fn shares(table: &Table, asked: &RuleView<'_>, names: Names<'_>) -> [(&'static str, Share); 5] {
+fn shares(table: &Table, asked: RuleView<'_>, names: Names<'_>) -> [(&'static str, Share); 5] {
     let account = |key, asked: Option<&BTreeSet<u32>>, known: &BTreeMap<String, u32>| {
         let covers = |value: &Value| match asked {
             None => Covered::All,
@@ -310,7 +310,7 @@ impl Documents {
     }
 
     /// The table of a rule; none where rules are not written as `[[rule]]`.
-    fn rule(&mut self, rule: &RuleView<'_>) -> Result<&mut Table, Error> {
+    fn rule(&mut self, rule: RuleView<'_>) -> Result<&mut Table, Error> {
         let form = || Error::Form {
             rule: rule.name().to_string(),
             place: format!("{}:{}", rule.file(), rule.line()),
@@ -329,7 +329,7 @@ impl Documents {
             .as_array_of_tables_mut()
     }
 
-    fn remove(&mut self, rule: &RuleView<'_>) {
+    fn remove(&mut self, rule: RuleView<'_>) {
         if let Some(rules) = self.rules(rule.file()) {
             rules.retain(|table| !is_named(table, rule.name()));
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use arcbroker_policy::{Change, Comparison, Permission, Subject, UnitPattern};
+use arcbroker_policy::{Change, Comparison, Identity, Permission, Subject, UnitPattern};
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Serialize;
 
@@ -34,16 +34,18 @@ pub(crate) fn fill(page: &mut Page, comparison: &Comparison) {
 }
 
 fn is_like(change: &Change, first: &Change) -> bool {
-    let same = |change: &Change| {
-        (
-            change.gained,
-            change.permission,
-            change.subject.clone(),
-            change.identity.clone(),
-            change.rule.clone(),
-        )
-    };
-    same(change) == same(first)
+    fn but_the_resource(change: &Change) -> (bool, Permission, &Subject, &Identity, &str) {
+        let Change {
+            gained,
+            subject,
+            identity,
+            permission,
+            rule,
+            ..
+        } = change;
+        (*gained, *permission, subject, identity, rule)
+    }
+    but_the_resource(change) == but_the_resource(first)
 }
 
 fn line(page: &mut Page, change: &Change, resources: &str) {
@@ -58,7 +60,7 @@ fn line(page: &mut Page, change: &Change, resources: &str) {
         Permission::Bypass => format!("asking past the cache for {resources}"),
     };
     let identity = match &change.identity {
-        arcbroker_policy::Identity::System => String::new(),
+        Identity::System => String::new(),
         other => format!(" as {other}"),
     };
     let who = Named(&change.subject);

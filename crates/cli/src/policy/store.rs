@@ -9,7 +9,6 @@ use std::{
     io::{self, ErrorKind, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
-    thread::sleep,
     time::Duration,
 };
 
@@ -205,7 +204,7 @@ fn lock(dir: &Path) -> Result<Flock<File>, Error> {
             Ok(lock) if same(&lock, dir).map_err(read)? => return Ok(lock),
             Ok(_) => {}
             Err((_, Errno::EWOULDBLOCK)) if waited < PATIENCE => {
-                sleep(PAUSE);
+                pause();
                 waited += PAUSE;
             }
             Err((_, Errno::EWOULDBLOCK)) => {
@@ -218,6 +217,14 @@ fn lock(dir: &Path) -> Result<Flock<File>, Error> {
         }
         file = File::open(dir).map_err(read)?;
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command does one thing at a time: nothing else waits for this thread"
+)]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }
 
 fn same(file: &File, path: &Path) -> io::Result<bool> {

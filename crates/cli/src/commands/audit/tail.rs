@@ -5,7 +5,6 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread::sleep,
     time::Duration,
 };
 
@@ -43,9 +42,17 @@ pub(super) fn run(
         if !follow {
             return Ok(Exit::OK);
         }
-        sleep(PAUSE);
+        pause();
         tail.follow().map_err(failed)?;
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing else is done in this process"
+)]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }
 
 fn print(lines: &[String]) -> Result<(), Failure> {
@@ -235,7 +242,8 @@ mod tests {
     fn the_last_lines_are_found_from_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
-        let text: String = (0..20_000).map(|number| format!("{number}\n")).collect();
+        let numbers: Vec<_> = (0..20_000).map(|number| number.to_string()).collect();
+        let text = numbers.join("\n") + "\n";
         append(&path, &text);
         for lines in [0, 1, 3, 15_000, 20_000, 30_000] {
             let mut tail = Tail::open(path.clone()).unwrap();

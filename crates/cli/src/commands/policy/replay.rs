@@ -238,7 +238,7 @@ impl Outcome {
                         .push(Entry::new(request, seen, Some("denied"), Vec::new()));
                 }
                 Some(Replayed::InGroup(rules)) => {
-                    let rules = rules.iter().map(|rule| rule.to_string()).collect();
+                    let rules = rules.iter().map(ToString::to_string).collect();
                     outcome
                         .depends_on_groups
                         .push(Entry::new(request, seen, None, rules));

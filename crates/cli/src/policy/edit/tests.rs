@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use arcbroker_policy::{Diagnostics, RuleSet, compare};
 use proptest::prelude::*;
 
@@ -40,7 +42,7 @@ fn plan(files: &[SourceFile], asked: &Policy) -> Plan {
         accounts: &accounts,
     };
     let rule = asked.each_rule().next().unwrap();
-    Plan::without(files, &policy(files), &rule, names).unwrap()
+    Plan::without(files, &policy(files), rule, names).unwrap()
 }
 
 fn after(files: &[SourceFile], plan: &Plan) -> Vec<SourceFile> {
@@ -196,7 +198,7 @@ fn rule() -> impl Strategy<Value = String> {
             let mut text = String::new();
             let mut line = |key: &str, values: Option<Vec<&str>>| {
                 if let Some(values) = values {
-                    text += &format!("{key} = [{}]\n", values.join(", "));
+                    writeln!(text, "{key} = [{}]", values.join(", ")).unwrap();
                 }
             };
             let nobody = users.is_none() && groups.is_none() && units.is_none();
@@ -227,7 +229,7 @@ proptest! {
         let comparison = compare(&old, &new);
         prop_assert!(comparison.complete);
         for change in &comparison.changes {
-            prop_assert!(!change.gained && is_asked(change, &view), "{change:?}");
+            prop_assert!(!change.gained && is_asked(change, view), "{change:?}");
         }
         // What is still given of it is given by rules that were left alone for a reason.
         for given in new.given(&wish) {
