@@ -1,7 +1,7 @@
 //! The commands of administrators, against a daemon that decides by what they write.
 
 #![allow(
-    clippy::indexing_slicing,
+    clippy::expect_used,
     clippy::unwrap_used,
     reason = "a test fails by panicking"
 )]

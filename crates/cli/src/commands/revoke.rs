@@ -50,38 +50,35 @@ pub(super) async fn run(
     verify(args, &comparison, asked.as_ref())?;
 
     let mut page = Page::new();
-    if plan.files.is_empty() {
+    let changes = changes(&old, &plan);
+    if changes.is_empty() {
         page.line("nothing to take away: no rule gives this alone");
-    } else if let Some(store) = &store {
-        let changes = changes(&old, &plan);
-        let taken = daemon
-            .publish(admin, store, &changes, new.policy.hash())
-            .await?;
-        for change in &changes {
-            let what = if change.after.is_some() {
-                "changed"
-            } else {
-                "removed"
-            };
-            page.line(&format!("{what}: {}", change.path.display()));
+    }
+    match &store {
+        Some(store) if !changes.is_empty() => {
+            let taken = daemon.publish(admin, store, &changes, new.policy.hash());
+            let taken = taken.await?;
+            show(&mut page, "", &changes, &comparison);
+            close(&mut page, &taken);
         }
-        say::fill(&mut page, &comparison);
-        close(&mut page, &taken);
-    } else {
-        for change in changes(&old, &plan) {
-            let what = if change.after.is_some() {
-                "changed"
-            } else {
-                "removed"
-            };
-            page.line(&format!("would be {what}: {}", change.path.display()));
-        }
-        say::fill(&mut page, &comparison);
+        _ => show(&mut page, "would be ", &changes, &comparison),
     }
     warnings(&mut page, &news(&old, &new), None);
     let is_left = asked.is_some_and(|asked| left(&mut page, &new.policy, &asked, &plan.kept));
     page.print()?;
     Ok(if is_left { Exit::FAILED } else { Exit::OK })
+}
+
+/// What becomes of which files, and what changes by it.
+fn show(page: &mut Page, mood: &str, changes: &[Change], comparison: &Comparison) {
+    for change in changes {
+        let what = match change.after {
+            Some(_) => "changed",
+            None => "removed",
+        };
+        page.line(&format!("{mood}{what}: {}", change.path.display()));
+    }
+    say::fill(page, comparison);
 }
 
 /// The rule that would give what is to go; none where a rule is named.

@@ -66,22 +66,35 @@ pub(super) async fn run(
     }
     warnings(&mut page, &new.warnings, None);
     if locks.is_some() {
-        exchange(live, shadow)?;
-        let back = || {
-            // It was possible a moment ago; what is told is why the daemon refuses.
-            let _ = exchange(live, shadow);
-        };
-        let taken = daemon.tell(admin, new.policy.hash(), back).await?;
-        let aside = set_aside(live, shadow, &settings.owners)?;
-        page.line(&format!("in force: {}", live.display()));
-        page.line(&format!(
-            "kept:     {} (the policy from before)",
-            aside.display()
-        ));
-        close(&mut page, &taken);
+        put_in_force(admin, settings, daemon, new.policy.hash(), &mut page).await?;
     }
     page.print()?;
     Ok(Exit::OK)
+}
+
+/// Both directories must be locked.
+async fn put_in_force(
+    admin: &Client,
+    settings: &Settings,
+    daemon: Daemon,
+    hash: &str,
+    page: &mut Page,
+) -> Result<(), Error> {
+    let (live, shadow) = (&settings.policy_dir, &settings.shadow_dir);
+    exchange(live, shadow)?;
+    let back = || {
+        // It was possible a moment ago; what is told is why the daemon refuses.
+        let _ = exchange(live, shadow);
+    };
+    let taken = daemon.tell(admin, hash, back).await?;
+    let aside = set_aside(live, shadow, &settings.owners)?;
+    page.line(&format!("in force: {}", live.display()));
+    page.line(&format!(
+        "kept:     {} (the policy from before)",
+        aside.display()
+    ));
+    close(page, &taken);
+    Ok(())
 }
 
 /// What the files are where they are going: their names are part of what a policy is.

@@ -197,17 +197,7 @@ fn expectation(
         read.map_err(|error| diagnostics.error_at(&text, error.problem(), error.help()))
             .ok()
     });
-    let help = "write decision = \"allow\" or decision = \"deny\"";
-    table.require("decision", help, diagnostics);
-    let decision = table.string("decision", diagnostics);
-    let allow = decision.and_then(|text| match text.value.as_str() {
-        "allow" => Some(true),
-        "deny" => Some(false),
-        _ => {
-            diagnostics.error_at(&text, "this is no decision", help);
-            None
-        }
-    });
+    let allow = decision(&mut table, diagnostics);
     let rule = table.string("rule", diagnostics);
     if let (Some(rule), Some(false)) = (&rule, allow) {
         diagnostics.error_at(
@@ -225,6 +215,21 @@ fn expectation(
         resource: resource?,
         allow: allow?,
         rule: rule.map(|rule| rule.value),
+    })
+}
+
+/// Whether it is to be allowed.
+fn decision(table: &mut Table<'_>, diagnostics: &mut Diagnostics) -> Option<bool> {
+    let help = "write decision = \"allow\" or decision = \"deny\"";
+    table.require("decision", help, diagnostics);
+    let decision = table.string("decision", diagnostics);
+    decision.and_then(|text| match text.value.as_str() {
+        "allow" => Some(true),
+        "deny" => Some(false),
+        _ => {
+            diagnostics.error_at(&text, "this is no decision", help);
+            None
+        }
     })
 }
 
