@@ -100,6 +100,9 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Allow somebody tokens: writes a rule, checks it with all others, and has the broker take it up
+    #[command(
+        after_help = "Exit codes: 0 done, or given already, 1 failed, 2 usage, 4 broker unreachable."
+    )]
     Allow(policy::Allow),
     /// Take tokens away from somebody: edits the rules, so that this and nothing else is lost
     #[command(
@@ -115,6 +118,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Have the broker load its policy again (needs root)
+    #[command(
+        after_help = "Exit codes: 0 in force, 1 refused: the old policy stays, 2 usage, 4 broker unreachable."
+    )]
     Reload,
     /// Drop the broker's tokens: the next request gets a new one (needs root)
     Flush {
