@@ -115,6 +115,15 @@ pub enum Malformed {
         "`token_sha256_to_refresh` is not a SHA-256: give the 64 hex digits of the digest of the token that was refused"
     )]
     Digest,
+    /// A parameter that must be there.
+    #[error("the parameter `{0}` is missing")]
+    Missing(&'static str),
+    /// A parameter with a value that means nothing.
+    #[error("the parameter `{0}` has a value that it cannot have")]
+    Value(&'static str),
+    /// A parameter that is not known here.
+    #[error("there is no parameter `{0}` here")]
+    Unknown(String),
     /// Not an identity.
     #[error("the identity: {0}")]
     Identity(#[from] IdentityError),
@@ -266,7 +275,7 @@ impl<'q> Parameters<'q> {
 }
 
 /// One decoding, and only of what is encoded in full: a second reading must not find another text.
-fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
+pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
     if !text.contains('%') {
         return Ok(Cow::Borrowed(text));
     }

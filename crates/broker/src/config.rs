@@ -42,6 +42,8 @@ pub struct Settings {
     pub admin: listen::Options,
     /// Where the rules are.
     pub policy: policy_files::Options,
+    /// Where those are that are only tried.
+    pub shadow: PathBuf,
     /// Where callers are looked at.
     pub callers: ability::Options,
     /// Where decisions are recorded.
@@ -74,7 +76,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
     let upstream = section(&mut file, "upstream", diagnostics, upstream::read);
     let cache = section(&mut file, "cache", diagnostics, cache);
     let (token, admin) = section(&mut file, "sockets", diagnostics, sockets);
-    let policy = section(&mut file, "policy", diagnostics, policy);
+    let (policy, shadow) = section(&mut file, "policy", diagnostics, policy);
     let callers = section(&mut file, "callers", diagnostics, callers);
     let audit = section(&mut file, "audit", diagnostics, audit);
     let connections = section(&mut file, "limits", diagnostics, limits);
@@ -87,6 +89,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
         token,
         admin,
         policy,
+        shadow,
         callers,
         audit,
         connections,
@@ -94,6 +97,16 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
         cache,
         log,
     })
+}
+
+impl Settings {
+    /// Where the rules are that are only tried; who may write them is the same.
+    pub fn shadow(&self) -> policy_files::Options {
+        policy_files::Options {
+            dir: self.shadow.clone(),
+            ..self.policy.clone()
+        }
+    }
 }
 
 impl TokenSocket {
@@ -160,15 +173,14 @@ fn sockets(section: &mut Section<'_, '_>) -> (TokenSocket, listen::Options) {
     (token, admin)
 }
 
-fn policy(section: &mut Section<'_, '_>) -> policy_files::Options {
+fn policy(section: &mut Section<'_, '_>) -> (policy_files::Options, PathBuf) {
     let options = policy_files::Options {
         dir: section.path("dir", POLICY_DIR),
         owners: section.owners(&["root"]),
         // What this machine can do is found out when the policy is read.
         units: Ok(()),
     };
-    section.unused("shadow-dir", SHADOW_DIR);
-    options
+    (options, section.path("shadow-dir", SHADOW_DIR))
 }
 
 fn callers(section: &mut Section<'_, '_>) -> ability::Options {

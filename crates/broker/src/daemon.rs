@@ -17,6 +17,7 @@ use crate::cache::TokenCache;
 use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::decisions::Decisions;
 use crate::detect::Choice;
 use crate::dial::Connector;
 use crate::documents::Documents;
@@ -34,6 +35,7 @@ use crate::server::{Handler, Limits, Server};
 use crate::service::Service;
 use crate::status::StatusBoard;
 use crate::ticker::Ticker;
+use crate::timed_grants::TimedGrants;
 use crate::turns::{self, Turns};
 use crate::upstream::Upstream;
 
@@ -91,8 +93,8 @@ impl Handler for TokenSocket {
 }
 
 impl Handler for AdminSocket {
-    async fn handle(&self, _: &Peer, request: Request<Incoming>) -> Response<Body> {
-        self.0.administer(&request.into_parts().0).await
+    async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        self.0.answer_admin(peer, &request.into_parts().0).await
     }
 }
 
@@ -134,8 +136,9 @@ pub async fn run(
     settings.policy.units = ability.units().map_err(Into::into);
     let observer = Observer::new(ability, world.clock.clone());
     let place = Place::configured(settings.cloud);
-    let reloader = Reloader::start(settings.policy.clone(), place, world.clock.clone())
-        .map_err(DaemonError::Policy)?;
+    let (policy, shadow) = (settings.policy.clone(), settings.shadow());
+    let reloader =
+        Reloader::start(policy, shadow, place, world.clock.clone()).map_err(DaemonError::Policy)?;
     let reloader = Arc::new(reloader);
     let audit = AuditLog::open(&settings.audit, world.clock.clone())?;
     audit.start()?;
@@ -228,7 +231,7 @@ pub fn assemble(
         chance,
         settings.cache,
     );
-    let policy_dir = settings.policy.dir.display().to_string();
+    let timed_grants = Arc::new(TimedGrants::default());
     let board = StatusBoard {
         clock: clock.clone(),
         started: clock.now(),
@@ -236,13 +239,16 @@ pub fn assemble(
         turns: Arc::clone(&turns),
         tokens: tokens.clone(),
         rules: reloader.watch(),
-        policy_dir: policy_dir.clone(),
+        policy_dir: settings.policy.dir.display().to_string(),
+        timed_grants: Arc::clone(&timed_grants),
         audit: Arc::clone(&audit),
         audit_options: settings.audit.clone(),
         gate: Arc::clone(gate),
     };
     Service {
         tokens,
+        timed_grants,
+        decisions: Decisions::default(),
         bypasses: Bypasses::new(),
         documents: Documents::new(upstream, turns, clock.clone()),
         rules: reloader.watch(),
@@ -252,7 +258,7 @@ pub fn assemble(
         clock,
         stopped,
         identity: settings.identity.clone(),
-        policy_dir,
+        policy: settings.policy.clone(),
     }
 }
 
@@ -371,6 +377,8 @@ pub async fn look(service: &Service, reloader: &Reloader) {
     }
     if let Ok(instance) = service.documents.get(path::INSTANCE).await {
         reloader.settle(&Place::told(&instance));
+        // Short names in it stand for something else by now.
+        reloader.reload_shadow().await;
     }
 }
 

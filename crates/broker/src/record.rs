@@ -16,8 +16,7 @@ const SCHEMA: u32 = 1;
 const LONGEST_TEXT: usize = 1024;
 
 /// How a request for a token ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// A token was handed out.
     Issued,
@@ -29,6 +28,40 @@ pub enum Outcome {
     Unavailable,
     /// The client went away before the answer.
     Abandoned,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [
+        Self::Issued,
+        Self::Denied,
+        Self::Malformed,
+        Self::Unavailable,
+        Self::Abandoned,
+    ];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Denied => "denied",
+            Self::Malformed => "malformed",
+            Self::Unavailable => "unavailable",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    /// The one with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|outcome| outcome.as_str() == word)
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// One decision. `docs/protocol.md` has the keys.

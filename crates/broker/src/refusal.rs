@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use arcbroker_client::wire::ACCESS_DENIED;
-use arcbroker_policy::{Identity, Resource};
+use arcbroker_policy::{Identity, Resource, allow_command};
 use hyper::StatusCode;
 
 use crate::ask::{Malformed, NEWEST_VERSIONS};
@@ -58,13 +58,7 @@ pub fn unknown_path() -> Refusal {
 
 /// No rule allows it. The same words for a resource that others may have and for one that does not
 /// exist.
-pub fn denied(
-    peer: &Peer,
-    identity: &Identity,
-    resource: &Resource,
-    policy_dir: &str,
-    id: RequestId,
-) -> Refusal {
+pub fn denied(peer: &Peer, identity: &Identity, resource: &Resource, id: RequestId) -> Refusal {
     let uid = peer.caller.uid;
     let mut who = match &peer.user {
         Some(user) => format!("uid {uid} ({user})"),
@@ -86,11 +80,10 @@ pub fn denied(
         return Refusal::new(StatusCode::FORBIDDEN, ACCESS_DENIED, description);
     };
     let place = if container { " in a container" } else { "" };
-    let rule = rule_for(peer, identity, resource);
+    let allow = allow_command(&peer.caller, peer.user.as_deref(), identity, resource);
     let description = format!(
-        "no rule allows {who}{place} a token{whose} for {resource} (request {id}). An administrator can allow it: \
-         write a .toml file in {policy_dir} with `version = 1` and a [[rule]] with `name`, {rule}, then run \
-         `systemctl reload arcbroker`"
+        "no rule allows {who}{place} a token{whose} for {resource} (request {id}). An administrator can see why: \
+         sudo arcbroker why {id}; and allow it: sudo {allow}"
     );
     Refusal::new(StatusCode::FORBIDDEN, ACCESS_DENIED, description)
 }
@@ -104,22 +97,6 @@ pub fn unknown_cloud(kind: Kind) -> Refusal {
     let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
     refusal.retry_after = Some(SOON);
     refusal
-}
-
-/// The lines of a rule that would allow it.
-fn rule_for(peer: &Peer, identity: &Identity, resource: &Resource) -> String {
-    let mut lines = vec![format!("`user = {}`", peer.caller.uid)];
-    if let Some(unit) = &peer.caller.unit {
-        lines.push(format!("`unit = \"{unit}\"`"));
-    }
-    if peer.caller.container == Some(true) {
-        lines.push("`container = true`".to_owned());
-    }
-    lines.push(format!("`resources = [\"{resource}\"]`"));
-    if *identity != Identity::System {
-        lines.push(format!("`identity = \"{identity}\"`"));
-    }
-    lines.join(", ")
 }
 
 /// It was allowed, but there is no token.
@@ -247,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_shows_the_rule_that_would_allow_it() {
+    fn a_denial_names_the_commands_that_explain_and_allow_it() {
         let unit = arcbroker_policy::Unit::parse("web.service").ok();
         let words = |unit, container| {
             let peer = Peer {
@@ -262,22 +239,20 @@ mod tests {
             };
             let resource = Resource::exact("https://a").unwrap();
             let id = RequestId { run: 1, number: 2 };
-            denied(&peer, &Identity::System, &resource, "/dir", id).description
+            denied(&peer, &Identity::System, &resource, id).description
         };
-        let plain = words(None, Some(false));
-        let start = "no rule allows uid 33 (www-data) a token for https://a (request 00000001-2). ";
-        assert!(plain.starts_with(start), "{plain}");
-        assert!(
-            plain.contains("`user = 33`, `resources = [\"https://a\"]`, then run"),
-            "{plain}"
+        assert_eq!(
+            words(None, Some(false)),
+            "no rule allows uid 33 (www-data) a token for https://a (request 00000001-2). An administrator can see why: \
+             sudo arcbroker why 00000001-2; and allow it: sudo arcbroker allow --user www-data https://a"
         );
         let contained = words(unit.clone(), Some(true));
         assert!(
             contained.contains("(www-data) in web.service in a container a token"),
             "{contained}"
         );
-        let lines = "`user = 33`, `unit = \"web.service\"`, `container = true`, `resources";
-        assert!(contained.contains(lines), "{contained}");
+        let command = "allow --unit web.service --user www-data --container https://a";
+        assert!(contained.ends_with(command), "{contained}");
         let unknown = words(unit, None);
         assert!(
             unknown.starts_with("nothing is known of the process"),

@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arcbroker_client::wire::{PolicyStatus, ReloadAnswer, SCHEMA};
+use arcbroker_client::wire::{PolicyStatus, ReloadAnswer, SCHEMA, TimedGrant};
 use arcbroker_policy::{Cloud, Diagnostics, Policy};
 use arcbroker_policy_files::{Loaded, Options, load_each};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::place::Place;
+use crate::shadow::Shadow;
 
 /// The policy in force and how it came to be.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Rules {
     pub warnings: Arc<[String]>,
     /// Why the last reload was refused.
     pub reload_error: Option<Arc<str>>,
+    /// What is tried beside it.
+    pub shadow: Option<Arc<Shadow>>,
     /// While the cloud is not known: what would be in force in each of the others.
     others: Vec<(Cloud, Compiled)>,
 }
@@ -39,6 +42,7 @@ type Compiled = Result<(Arc<Policy>, Arc<[String]>), Arc<str>>;
 #[derive(Debug)]
 pub struct Reloader {
     options: Options,
+    shadow: Options,
     clock: Clock,
     rules: watch::Sender<Arc<Rules>>,
     /// How many reloads have begun to read.
@@ -53,11 +57,18 @@ impl Reloader {
     /// # Errors
     ///
     /// All that is wrong with it.
-    pub fn start(options: Options, place: Place, clock: Clock) -> Result<Self, Arc<str>> {
+    pub fn start(
+        options: Options,
+        shadow: Options,
+        place: Place,
+        clock: Clock,
+    ) -> Result<Self, Arc<str>> {
         let loaded = load_each(&options, &place.candidates());
-        let rules = Rules::new(loaded, place, &clock)?;
+        let mut rules = Rules::new(loaded, place, &clock)?;
+        rules.shadow = Shadow::load(&shadow, rules.place.cloud(), None);
         Ok(Self {
             options,
+            shadow,
             clock,
             rules: watch::Sender::new(Arc::new(rules)),
             begun: AtomicU64::new(0),
@@ -77,15 +88,32 @@ impl Reloader {
         let turn = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let (options, clouds) = (self.options.clone(), self.rules.borrow().place.candidates());
         let read = move || load_each(&options, &clouds);
+        self.reload_shadow().await;
         match tokio::task::spawn_blocking(read).await {
             // The cloud may have become known meanwhile.
             Ok(loaded) => self.replace(turn, |old| {
-                Rules::new(loaded, old.place.clone(), &self.clock)
+                let new = Rules::new(loaded, old.place.clone(), &self.clock)?;
+                Ok(Rules {
+                    shadow: old.shadow.clone(),
+                    ..new
+                })
             }),
             Err(error) => self.replace(turn, |_| {
                 let what = "loading ended unexpectedly";
                 Err(format!("{what} ({error}); this is a defect of arcbroker").into())
             }),
+        }
+    }
+
+    /// Loads what is tried beside the policy again.
+    pub async fn reload_shadow(&self) {
+        let (options, old) = (self.shadow.clone(), Arc::clone(&self.rules.borrow()));
+        let load = move || Shadow::load(&options, old.place.cloud(), old.shadow.as_ref());
+        match tokio::task::spawn_blocking(load).await {
+            Ok(shadow) => self
+                .rules
+                .send_modify(|rules| Arc::make_mut(rules).shadow = shadow),
+            Err(error) => tracing::error!(%error, "loading the shadow policy ended unexpectedly"),
         }
     }
 
@@ -150,6 +178,7 @@ impl Rules {
             place,
             loaded_at: clock.now().wall.as_secs(),
             reload_error: None,
+            shadow: None,
             others,
         })
     }
@@ -202,7 +231,7 @@ impl Rules {
     }
 
     /// What `status` shows.
-    pub fn status(&self, dir: &str) -> PolicyStatus {
+    pub fn status(&self, dir: &str, grants: Vec<TimedGrant>) -> PolicyStatus {
         PolicyStatus {
             dir: dir.to_owned(),
             hash: self.policy.hash().to_owned(),
@@ -210,6 +239,8 @@ impl Rules {
             loaded_at: self.loaded_at,
             reload_error: self.reload_error.as_deref().map(str::to_owned),
             warnings: self.warnings.to_vec(),
+            grants,
+            shadow: self.shadow.as_ref().map(|shadow| shadow.status()),
         }
     }
 }

@@ -23,17 +23,6 @@ impl Section<'_, '_> {
         self.table.as_mut()?.string(key, self.diagnostics)
     }
 
-    /// A key of the documented configuration that changes nothing yet.
-    pub(crate) fn unused(&mut self, key: &'static str, default: &str) {
-        if let Some(text) = self.string(key)
-            && text.value != default
-        {
-            let message = "this version does not use it";
-            self.diagnostics
-                .warning_at(&text, message, "it changes nothing");
-        }
-    }
-
     pub(crate) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
         let read = self
             .table

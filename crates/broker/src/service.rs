@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arcbroker_client::wire::{Allowed, HealthAnswer, SCHEMA, TokensAnswer, WhoamiAnswer, path};
-use arcbroker_policy::{Cloud, Grant, Identity, Resource};
+use arcbroker_client::wire::{Allowed, HealthAnswer, SCHEMA, WhoamiAnswer, path};
+use arcbroker_policy::{Cloud, Denial, Grant, Identity, Resource};
+use arcbroker_policy_files::Options;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::http::request::Parts;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::ask::{Ask, Malformed, check_frame, check_metadata, named_resource};
+use crate::ask::{Ask, Malformed, check_frame, check_metadata};
 use crate::audit::AuditLog;
 use crate::bypass::Bypasses;
 use crate::cache::{Acquired, TokenCache};
 use crate::clock::Clock;
+use crate::decisions::Decisions;
 use crate::documents::Documents;
 use crate::peer::Peer;
 use crate::place::Place;
@@ -23,27 +25,29 @@ use crate::record::Outcome;
 use crate::refusal;
 use crate::reply::{Body, Refusal, json, raw_json};
 use crate::rules::{Reloader, Rules};
+use crate::shadow::Judged;
 use crate::slot::{HARD_FLOOR, Wish};
 use crate::status::StatusBoard;
+use crate::timed_grants::TimedGrants;
 use crate::token::{Class, FetchError};
 use crate::upstream::Upstream;
 use crate::visit::Visit;
 
 const GET: &str = "GET";
-const POST: &str = "POST";
 
 /// How long a request may go on waiting for a token once the daemon is told to stop; shorter than
 /// the drain.
 const LAST_WAIT: Duration = Duration::from_secs(10);
-
-/// How long a command to reload is waited for; shorter than the client's patience.
-const RELOAD: Duration = Duration::from_secs(20);
 
 /// Everything that answers a request.
 #[derive(Debug)]
 pub struct Service {
     /// Where tokens are.
     pub tokens: TokenCache<Arc<Upstream>>,
+    /// Rules for a while.
+    pub timed_grants: Arc<TimedGrants>,
+    /// The last decisions.
+    pub decisions: Decisions,
     /// Who may have upstream asked past its cache, and how often.
     pub bypasses: Bypasses,
     /// Where documents are.
@@ -62,8 +66,8 @@ pub struct Service {
     pub stopped: watch::Receiver<bool>,
     /// Whose token a request without a selector gets.
     pub identity: Identity,
-    /// Where the policy is: told to who is denied.
-    pub policy_dir: String,
+    /// How rules are read.
+    pub policy: Options,
 }
 
 /// What a request for a token came to, before it is recorded.
@@ -91,63 +95,11 @@ impl Service {
         }
     }
 
-    /// Answers a request on the admin socket.
-    pub async fn administer(&self, head: &Parts) -> Response<Body> {
-        if head.uri.path() != path::RELOAD {
-            return self.answer_admin(head);
-        }
-        let answered = self.reload(head).await;
-        answered.unwrap_or_else(|malformed| refusal::malformed(&malformed).response(None))
-    }
-
-    /// Answers one that takes no time.
-    pub fn answer_admin(&self, head: &Parts) -> Response<Body> {
-        let answered = match head.uri.path() {
-            path::STATUS => check_frame(head, GET).map(|()| json(&self.board.status())),
-            path::FLUSH => self.command(head, |resource| {
-                let tokens = self.tokens.flush(resource);
-                tracing::info!(tokens, "tokens were dropped by command");
-                tokens
-            }),
-            path::REFRESH => self.command(head, |resource| self.tokens.refresh(resource)),
-            _ => check_frame(head, GET).map(|()| refusal::unknown_path().response(None)),
-        };
-        answered.unwrap_or_else(|malformed| refusal::malformed(&malformed).response(None))
-    }
-
-    /// Answers with what is in force after it, also where the files are refused.
-    async fn reload(&self, head: &Parts) -> Result<Response<Body>, Malformed> {
-        check_frame(head, POST)?;
-        let done = timeout(RELOAD, self.reloader.reload()).await;
-        let mut answer = self.rules.borrow().reload_answer();
-        if done.is_err() {
-            answer.error = Some(format!(
-                "it takes longer than {} s to read the policy and to look up whom it names; when that ends, the \
-                 policy is replaced",
-                RELOAD.as_secs()
-            ));
-        }
-        Ok(json(&answer))
-    }
-
-    /// Does something with the tokens for the resource that is named, or with all.
-    fn command(
-        &self,
-        head: &Parts,
-        run: impl FnOnce(Option<&Resource>) -> usize,
-    ) -> Result<Response<Body>, Malformed> {
-        check_frame(head, POST)?;
-        let resource = named_resource(head, self.rules.borrow().place.cloud())?;
-        Ok(json(&TokensAnswer {
-            schema: SCHEMA,
-            tokens: run(resource.as_ref()),
-        }))
-    }
-
     async fn token(&self, peer: &Peer, head: &Parts) -> Response<Body> {
         // One snapshot of the policy for the whole request.
         let rules = Arc::clone(&self.rules.borrow());
-        let mut visit = Visit::begin(&self.audit, &self.clock, peer, rules.policy.hash());
+        let log = (&*self.audit, &self.decisions);
+        let mut visit = Visit::begin(log, &self.clock, peer, rules.policy.hash());
         let id = visit.id();
         let decision = self.decide(peer, head, &rules, &mut visit).await;
         let outcome = decision
@@ -190,7 +142,15 @@ impl Service {
             let policy = rules.under(cloud);
             policy.decide(&peer.caller, &identity, &resource)
         };
-        let grant = decide(place.cloud()).map_err(|denial| {
+        let decision = decide(place.cloud());
+        self.try_shadow(peer, &identity, &resource, rules, &decision);
+        let decision = decision.or_else(|denial| {
+            let now = self.clock.now();
+            let grants = &self.timed_grants;
+            let granted = grants.decide(&peer.caller, &identity, &resource, now);
+            granted.ok_or(denial)
+        });
+        let grant = decision.map_err(|denial| {
             // Nobody comes back after a 403, so none is given before it is sure.
             let mut candidates = place.candidates().into_iter();
             if candidates.any(|cloud| decide(cloud).is_ok()) {
@@ -200,7 +160,7 @@ impl Service {
             tracing::debug!(id = %visit.id(), uid = peer.caller.uid, %denial, "denied");
             (
                 Outcome::Denied,
-                refusal::denied(peer, &identity, &resource, &self.policy_dir, visit.id()),
+                refusal::denied(peer, &identity, &resource, visit.id()),
             )
         })?;
         visit.granted(&grant);
@@ -208,6 +168,29 @@ impl Service {
             && grant.may_bypass_cache()
             && self.bypasses.take(peer.caller.uid, self.clock.now().boot);
         self.acquire(&grant, wish).await
+    }
+
+    /// Judges it by the shadow policy as well, which is only counted.
+    fn try_shadow(
+        &self,
+        peer: &Peer,
+        identity: &Identity,
+        resource: &Resource,
+        rules: &Rules,
+        decision: &Result<Grant, Denial>,
+    ) {
+        if let Some(shadow) = &rules.shadow
+            && rules.place.is_settled()
+        {
+            let rule = decision.as_ref().ok().map(Grant::rule);
+            let judged = Judged {
+                peer,
+                identity,
+                resource,
+                rule,
+            };
+            shadow.judge(judged, self.clock.now());
+        }
     }
 
     /// Where the machine is. While that is not known, a request that every cloud would answer the
@@ -294,7 +277,9 @@ impl Service {
             identity: allowed.identity.to_string(),
             rule: allowed.rule.to_string(),
         };
-        let resources = self.rules.borrow().policy.allowed(&peer.caller);
+        let mut resources = self.rules.borrow().policy.allowed(&peer.caller);
+        let now = self.clock.now();
+        resources.extend(self.timed_grants.allowed(&peer.caller, now));
         json(&WhoamiAnswer {
             schema: SCHEMA,
             uid: peer.caller.uid,

@@ -18,6 +18,7 @@ use crate::kind::Kind;
 use crate::place::Place;
 use crate::rules::Rules;
 use crate::slot::HARD_FLOOR;
+use crate::timed_grants::TimedGrants;
 use crate::token::Class;
 use crate::turns::Turns;
 use crate::upstream::{Record, Upstream};
@@ -42,6 +43,8 @@ pub struct StatusBoard {
     pub rules: watch::Receiver<Arc<Rules>>,
     /// Where the rules are.
     pub policy_dir: String,
+    /// Rules for a while.
+    pub timed_grants: Arc<TimedGrants>,
     /// Where decisions are recorded.
     pub audit: Arc<AuditLog>,
     /// How they are.
@@ -101,7 +104,7 @@ impl StatusBoard {
                     .is_settled()
                     .then(|| rules.place.cloud().to_string()),
             },
-            policy: rules.status(&self.policy_dir),
+            policy: rules.status(&self.policy_dir, self.timed_grants.list(now)),
             audit: self.audit_status(),
             tokens: reports
                 .into_iter()

@@ -7,6 +7,7 @@ use arcbroker_policy::{Grant, Identity, Resource};
 use crate::audit::{AuditError, AuditLog};
 use crate::cache::{Acquired, From};
 use crate::clock::Clock;
+use crate::decisions::{Decided, Decisions};
 use crate::peer::Peer;
 use crate::record::{Outcome, Record, RequestId, TokenFacts};
 
@@ -14,6 +15,7 @@ use crate::record::{Outcome, Record, RequestId, TokenFacts};
 #[derive(Debug)]
 pub struct Visit<'a> {
     audit: &'a AuditLog,
+    decisions: &'a Decisions,
     clock: &'a Clock,
     peer: &'a Peer,
     policy: &'a str,
@@ -27,10 +29,16 @@ pub struct Visit<'a> {
 
 impl<'a> Visit<'a> {
     /// Begins; `policy` is the hash of the policy that will be asked.
-    pub fn begin(audit: &'a AuditLog, clock: &'a Clock, peer: &'a Peer, policy: &'a str) -> Self {
+    pub fn begin(
+        (audit, decisions): (&'a AuditLog, &'a Decisions),
+        clock: &'a Clock,
+        peer: &'a Peer,
+        policy: &'a str,
+    ) -> Self {
         let (id, began) = (audit.next_id(), clock.now().boot);
         Self {
             audit,
+            decisions,
             clock,
             peer,
             policy,
@@ -68,7 +76,23 @@ impl<'a> Visit<'a> {
         acquired: Option<&Acquired>,
     ) -> Result<(), AuditError> {
         self.closed = true;
-        self.audit.record(&self.record(outcome, acquired)).await
+        let recorded = self.audit.record(&self.record(outcome, acquired)).await;
+        self.keep(outcome);
+        recorded
+    }
+
+    fn keep(&mut self, outcome: Outcome) {
+        let now = self.clock.now();
+        self.decisions.keep(Decided {
+            at: now.wall,
+            id: self.id,
+            outcome,
+            peer: self.peer.clone(),
+            asked: self.asked.take(),
+            rule: self.grant.as_ref().map(|grant| grant.rule().to_owned()),
+            policy: self.policy.to_owned(),
+            took: now.boot.saturating_sub(self.began),
+        });
     }
 
     fn record<'r>(&'r self, outcome: Outcome, acquired: Option<&'r Acquired>) -> Record<'r> {
@@ -103,6 +127,7 @@ impl Drop for Visit<'_> {
         if !self.closed {
             self.audit
                 .record_now(&self.record(Outcome::Abandoned, None));
+            self.keep(Outcome::Abandoned);
         }
     }
 }

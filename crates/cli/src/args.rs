@@ -132,6 +132,8 @@ pub(crate) enum Command {
         /// Only those for this resource: a URI, or a short name
         resource: Option<String>,
     },
+    /// Explain a decision: that of a request, the last denials, or a made-up one (needs root)
+    Why(Why),
     /// Try it all without Azure: a simulator of HIMDS and a broker in a temporary directory
     Demo {
         /// End by itself instead of waiting for Ctrl-C
@@ -169,6 +171,31 @@ impl Token {
     pub(crate) fn request(&self) -> TokenRequest {
         TokenRequest::new(&self.resource).with_identity(self.selector.identity())
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Why {
+    /// The number of a request, as a denial names it; with --user or --unit, a resource: a URI, or a
+    /// short name. Without, the last denials
+    pub(crate) subject: Option<String>,
+    /// Judge a request of this user: a name or a number
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// Judge a request from this service or scope; without --user, of root
+    #[arg(long)]
+    pub(crate) unit: Option<String>,
+    /// … by somebody in this group as well: a name or a number
+    #[arg(long)]
+    pub(crate) group: Vec<String>,
+    /// … in a container
+    #[arg(long)]
+    pub(crate) container: bool,
+    /// … for a token of this identity, as the policy writes it
+    #[arg(long, value_name = "ID")]
+    pub(crate) identity: Option<String>,
+    /// Print JSON, as documented in docs/protocol.md
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// The identity to be; without any, the broker's default one.

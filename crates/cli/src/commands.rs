@@ -12,6 +12,7 @@ mod status;
 mod token;
 mod tokens;
 mod whoami;
+mod why;
 
 use tokio::runtime::Builder;
 
@@ -50,6 +51,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Refresh { resource } => {
             runtime.block_on(tokens::refresh(&sockets.admin(), resource.as_deref()))
         }
+        Command::Why(why) => runtime.block_on(why::run(&sockets.admin(), &why)),
         Command::Demo { once } => runtime.block_on(demo::run(once)),
         Command::Beneath {
             parent,

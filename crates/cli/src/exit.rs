@@ -56,6 +56,9 @@ pub(crate) enum Failure {
     Command(#[source] Error),
     #[error("{0}")]
     Demo(#[from] demo::Error),
+    /// Something that was named does not exist, or not in this place.
+    #[error("{0}")]
+    Named(String),
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
     /// A closed pipe: whoever read has enough.
@@ -83,9 +86,12 @@ impl Failure {
         match self {
             // The numbers below 4 speak of health.
             Self::Status(_) | Self::Policy(policy::Error::Untold(_)) => Exit::UNREACHABLE,
-            Self::Audit(_) | Self::Demo(_) | Self::Output(_) | Self::Policy(_) | Self::Start(_) => {
-                Exit::FAILED
-            }
+            Self::Audit(_)
+            | Self::Demo(_)
+            | Self::Named(_)
+            | Self::Output(_)
+            | Self::Policy(_)
+            | Self::Start(_) => Exit::FAILED,
             Self::AuditTrouble(_) | Self::Trouble(_) => Exit::TROUBLE,
             Self::ReaderGone => Exit::OK,
             Self::TooShort { .. } => Exit::UNAVAILABLE,
@@ -121,7 +127,7 @@ impl Failure {
             Self::Audit(error) | Self::AuditTrouble(error) => error.advice(),
             Self::Policy(error) | Self::Trouble(error) => error.advice(),
             Self::Demo(error) => error.advice(),
-            Self::Output(_) | Self::ReaderGone | Self::Start(_) => None,
+            Self::Named(_) | Self::Output(_) | Self::ReaderGone | Self::Start(_) => None,
         }
     }
 }

@@ -32,7 +32,7 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(25);
 /// Clones share their connections. Nothing is opened before the first call.
 #[derive(Clone, Debug)]
 pub struct Client {
-    transport: Transport,
+    pub(crate) transport: Transport,
 }
 
 impl Client {
@@ -143,7 +143,7 @@ impl Client {
     }
 }
 
-fn understood(schema: u32) -> Result<(), Error> {
+pub(crate) fn understood(schema: u32) -> Result<(), Error> {
     if schema == SCHEMA {
         return Ok(());
     }

@@ -64,6 +64,8 @@ pub mod secret;
 pub mod wire;
 
 #[cfg(feature = "transport")]
+mod admin;
+#[cfg(feature = "transport")]
 pub mod blocking;
 #[cfg(feature = "transport")]
 mod client;
@@ -80,6 +82,7 @@ pub use secret::Secret;
 
 #[cfg(feature = "transport")]
 pub use {
+    admin::Case,
     client::{ADMIN_SOCKET_VARIABLE, Client, DEFAULT_DEADLINE, SOCKET_VARIABLE},
     connect::{OWNER_VARIABLE, Owner},
     error::Error,

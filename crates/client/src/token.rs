@@ -180,7 +180,7 @@ fn push_parameter(target: &mut String, key: &str, value: &str) {
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986.
-fn push_encoded(target: &mut String, value: &str) {
+pub(crate) fn push_encoded(target: &mut String, value: &str) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             target.push(char::from(byte));

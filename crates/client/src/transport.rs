@@ -76,6 +76,32 @@ impl Transport {
         self.send(&Method::POST, target).await
     }
 
+    /// The same for a command that must not arrive twice.
+    pub(crate) async fn post_once<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
+        self.send_once(&Method::POST, target).await
+    }
+
+    /// The same for what is to end; a second time, there is nothing to end.
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, target: &str) -> Result<T, Error> {
+        self.send_once(&Method::DELETE, target).await
+    }
+
+    async fn send_once<T: DeserializeOwned>(
+        &self,
+        method: &Method,
+        target: &str,
+    ) -> Result<T, Error> {
+        let exchange = async {
+            let uri = self.address(target)?;
+            let response = self.fresh.request(request(method, uri)).await;
+            Answer::read(response.map_err(|error| self.failure(&error))?).await
+        };
+        tokio::time::timeout(self.deadline, exchange)
+            .await
+            .unwrap_or(Err(Error::TooSlow(self.deadline)))?
+            .decode()
+    }
+
     async fn send<T: DeserializeOwned>(&self, method: &Method, target: &str) -> Result<T, Error> {
         tokio::time::timeout(self.deadline, self.exchange(method, target))
             .await

@@ -49,6 +49,37 @@ pub fn load(options: &Options, cloud: Cloud, diagnostics: &mut Diagnostics) -> O
     Some(rules.compile(&accounts_of(&rules), diagnostics))
 }
 
+/// Whether there is any file, or something that keeps us from knowing.
+pub fn has_files(options: &Options) -> bool {
+    match list(&options.dir, Owners::These(&options.owners)) {
+        Ok(paths) => !paths.is_empty(),
+        Err(Unread::Io(error)) => error.kind() != io::ErrorKind::NotFound,
+        Err(_) => true,
+    }
+}
+
+/// Reads a policy that is in no file; `name` is that of the text in messages. Blocks: asks for
+/// users and groups.
+///
+/// # Errors
+///
+/// All that is wrong with it.
+pub fn load_text(
+    name: &str,
+    text: &[u8],
+    options: &Options,
+    cloud: Cloud,
+) -> Result<Policy, String> {
+    let file = SourceFile {
+        name: name.to_owned(),
+        bytes: text.to_owned(),
+    };
+    let mut diagnostics = Diagnostics::new();
+    let rules = parse(options, &[file], cloud, &mut diagnostics);
+    let rules = rules.ok_or_else(|| diagnostics.to_string())?;
+    Ok(rules.compile(&accounts_of(&rules), &mut diagnostics))
+}
+
 /// The same files as they are under each of these clouds. Blocks.
 ///
 /// # Errors

@@ -120,6 +120,11 @@ impl Policy {
         &self.hash
     }
 
+    /// The names of the rules, in their order.
+    pub fn rule_names(&self) -> impl Iterator<Item = &str> {
+        self.index.rules().iter().map(|rule| &*rule.name)
+    }
+
     /// How many rules there are.
     pub fn rules(&self) -> usize {
         self.index.rules().len()

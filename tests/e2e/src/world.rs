@@ -16,8 +16,8 @@ use tokio::net::{TcpSocket, UnixStream};
 use tokio::process::Command;
 
 use crate::{
-    Answer, Connection, DAEMON_UID, Daemon, HIMDS_GID, PATIENCE, SOCKET_GID, User, eventually,
-    is_root,
+    Answer, Connection, DAEMON_UID, Daemon, HIMDS_GID, PATIENCE, SOCKET_GID, User, binary,
+    eventually, is_root,
 };
 
 /// What a test wants to be different.
@@ -172,6 +172,37 @@ impl World {
     /// Writes the policy file anew.
     pub fn write_policy(&self, policy: &str) {
         write_policy(self.dir.path(), policy);
+    }
+
+    /// A client of the admin socket.
+    pub fn admin_client(&self) -> Client {
+        let client = Client::new(self.admin_socket());
+        if is_root() {
+            client.with_owner(DAEMON_UID)
+        } else {
+            client
+        }
+    }
+
+    /// Runs the shipped `arcbroker` on the sockets and with the configuration of this test.
+    pub async fn arcbroker(&self, arguments: &[&str]) -> Output {
+        let owner = if is_root() {
+            DAEMON_UID
+        } else {
+            geteuid().as_raw()
+        };
+        let run = Command::new(binary("arcbroker"))
+            .arg("--socket")
+            .arg(self.token_socket())
+            .arg("--admin-socket")
+            .arg(self.admin_socket())
+            .args(["--socket-owner", &owner.to_string()])
+            .args(arguments)
+            .env("ARCBROKER_CONFIG", self.path("broker.toml"))
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(PATIENCE, run).await;
+        output.expect("the command ends").unwrap()
     }
 
     /// A client of our own crate. As root, it is told that the daemon's user owns the socket.
@@ -376,7 +407,9 @@ fn config(dir: &Path, endpoint: &str, imds: bool, setup: &Setup) -> String {
         ),
         (
             "policy",
-            format!("dir = \"{dir}/policy.d\"\nowners = [{uid}]\n"),
+            format!(
+                "dir = \"{dir}/policy.d\"\nshadow-dir = \"{dir}/policy.shadow.d\"\nowners = [{uid}]\n"
+            ),
         ),
         ("callers", String::new()),
         (

@@ -11,11 +11,12 @@ use arcbroker_broker::audit::AuditLog;
 use arcbroker_broker::config::{self, Settings};
 use arcbroker_broker::daemon::{self, World};
 use arcbroker_broker::gate::Gate;
+use arcbroker_broker::peer::Peer;
 use arcbroker_broker::place::Place;
 use arcbroker_broker::rules::Reloader;
 use arcbroker_broker::service::Service;
 use arcbroker_client::wire::path;
-use arcbroker_policy::{Diagnostics, Identity};
+use arcbroker_policy::{Caller, Diagnostics, Identity};
 use hyper::{Method, Request};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -98,7 +99,8 @@ impl Machine {
         let settings = files.settings();
         let clock = world.clock.clone();
         let place = Place::configured(settings.cloud);
-        let reloader = Reloader::start(settings.policy.clone(), place, clock.clone());
+        let (policy, shadow) = (settings.policy.clone(), settings.shadow());
+        let reloader = Reloader::start(policy, shadow, place, clock.clone());
         let reloader = Arc::new(reloader.unwrap_or_else(|error| panic!("{error}")));
         let audit = AuditLog::open(&settings.audit, clock).expect("the file can be made");
         let gate = Arc::new(Gate::new(settings.connections.0, settings.connections.1));
@@ -188,12 +190,22 @@ impl Machine {
 
     /// Drops all tokens, or has all refreshed, as the administrator would over the socket. Gives
     /// the status.
-    pub fn command(&self, flush: bool) -> u16 {
+    pub async fn command(&self, flush: bool) -> u16 {
         let path = if flush { path::FLUSH } else { path::REFRESH };
         let request = Request::builder().method(Method::POST).uri(path);
         let request = request.header("host", "localhost").body(());
         let (head, ()) = request.expect("it is made of constants").into_parts();
-        self.service.answer_admin(&head).status().as_u16()
+        let root = Peer {
+            caller: Caller::new(0, 0, Vec::new()),
+            user: None,
+            pid: None,
+            invocation: None,
+        };
+        self.service
+            .answer_admin(&root, &head)
+            .await
+            .status()
+            .as_u16()
     }
 
     /// How many audit records are written.

@@ -367,7 +367,7 @@ impl World {
             }
             Step::Command => {
                 let flush = self.plan.chance(0.5);
-                self.command(flush);
+                self.command(flush).await;
             }
             Step::Rotate if !self.audit_gone => {
                 let rotated = self.machine.rotate();
@@ -413,16 +413,14 @@ impl World {
         });
     }
 
-    fn command(&self, flush: bool) {
+    async fn command(&self, flush: bool) {
         let flying = self.machine.flying();
-        let mut seen = self.observer.lock();
         if flush {
-            seen.flushed(flying);
+            self.observer.lock().flushed(flying);
         } else {
-            seen.refresh_wanted();
+            self.observer.lock().refresh_wanted();
         }
-        drop(seen);
-        let status = self.machine.command(flush);
+        let status = self.machine.command(flush).await;
         let check =
             Invariant::I22.demand(status == 200, || format!("a command is answered {status}"));
         self.observer.lock().check(check);

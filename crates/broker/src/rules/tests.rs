@@ -36,7 +36,7 @@ fn start(resources: &str, place: Place) -> (TempDir, Reloader) {
         owners: vec![geteuid().as_raw()],
         units: Ok(()),
     };
-    let reloader = Reloader::start(options, place, clock()).unwrap();
+    let reloader = Reloader::start(options, no_shadow(), place, clock()).unwrap();
     (dir, reloader)
 }
 
@@ -44,6 +44,14 @@ fn allows(policy: &Policy, resource: &str) -> bool {
     let caller = Caller::new(1, 1, Vec::new());
     let resource = Resource::exact(resource).unwrap();
     policy.decide(&caller, &Identity::System, &resource).is_ok()
+}
+
+fn no_shadow() -> Options {
+    Options {
+        dir: "/nonexistent".into(),
+        owners: vec![],
+        units: Ok(()),
+    }
 }
 
 #[test]
@@ -169,7 +177,8 @@ fn a_configured_cloud_is_the_only_one_that_is_looked_at() {
         owners: vec![geteuid().as_raw()],
         units: Ok(()),
     };
-    let error = Reloader::start(options, Place::Known(Cloud::China), clock()).unwrap_err();
+    let place = Place::Known(Cloud::China);
+    let error = Reloader::start(options, no_shadow(), place, clock()).unwrap_err();
     assert!(
         error.contains("`eventhubs` is not known in AzureChinaCloud"),
         "{error}"

@@ -3,7 +3,8 @@
 use arcbroker_client::{
     Client,
     wire::{
-        AuditSink, AuditStatus, Health, PolicyStatus, StatusAnswer, TokenStatus, UpstreamStatus,
+        AuditSink, AuditStatus, Health, PolicyStatus, ShadowStatus, StatusAnswer, TokenStatus,
+        UpstreamStatus,
     },
 };
 
@@ -133,6 +134,55 @@ fn policy(page: &mut Page, policy: &PolicyStatus, now: u64) {
     for warning in &policy.warnings {
         page.field("", &format!("warning: {warning}"));
     }
+    for grant in &policy.grants {
+        let left = human(grant.remaining_seconds);
+        page.field(
+            "",
+            &format!(
+                "grant {} by {} ends in {left}: {}",
+                grant.number, grant.granted_by, grant.reason
+            ),
+        );
+    }
+    if let Some(tried) = &policy.shadow {
+        shadow(page, tried, now);
+    }
+}
+
+/// What is tried beside the policy, and what it would change.
+fn shadow(page: &mut Page, shadow: &ShadowStatus, now: u64) {
+    if let Some(error) = &shadow.error {
+        page.field("Shadow", &format!("cannot be used: {error}"));
+        return;
+    }
+    let rules = counted(shadow.rules as u64, "rule");
+    page.field(
+        "Shadow",
+        &format!(
+            "{rules} of {}: would have allowed {} and denied {}",
+            shadow.dir,
+            counted(shadow.would_allow, "request"),
+            shadow.would_deny
+        ),
+    );
+    for seen in &shadow.differences {
+        let unit = match &seen.last_unit {
+            Some(unit) => format!(" in {unit}"),
+            None => String::new(),
+        };
+        page.field(
+            "",
+            &format!(
+                "would {} {} of `{}`, last {} for uid {}{unit}: {}",
+                seen.would,
+                counted(seen.count, "request"),
+                seen.rule,
+                ago(seen.last_at, now),
+                seen.last_uid,
+                seen.last_resource
+            ),
+        );
+    }
 }
 
 fn audit(page: &mut Page, audit: &AuditStatus) {
@@ -218,7 +268,9 @@ fn row(token: &TokenStatus) -> [String; 6] {
 
 #[cfg(test)]
 mod tests {
-    use arcbroker_client::wire::{ConnectionCounts, RequestCounts, SCHEMA};
+    use arcbroker_client::wire::{
+        ConnectionCounts, RequestCounts, SCHEMA, ShadowDifference, TimedGrant,
+    };
 
     use super::*;
 
@@ -246,14 +298,7 @@ mod tests {
                 asked_again_in_seconds: Some(12),
                 cloud: Some("AzurePublicCloud".into()),
             },
-            policy: PolicyStatus {
-                dir: "/etc/arcbroker/policy.d".into(),
-                hash: "1a2b3c4d5e6f".into(),
-                rules: 4,
-                loaded_at: NOW - 11_520,
-                reload_error: Some("backup.toml:3:1: unknown key".into()),
-                warnings: vec!["rule \"all\" is too wide".into()],
-            },
+            policy: policy_status(),
             audit: AuditStatus {
                 file: Some("/var/log/arcbroker/audit.jsonl".into()),
                 required: true,
@@ -301,6 +346,44 @@ mod tests {
         }
     }
 
+    fn policy_status() -> PolicyStatus {
+        PolicyStatus {
+            dir: "/etc/arcbroker/policy.d".into(),
+            hash: "1a2b3c4d5e6f".into(),
+            rules: 4,
+            loaded_at: NOW - 11_520,
+            reload_error: Some("backup.toml:3:1: unknown key".into()),
+            warnings: vec!["rule \"all\" is too wide".into()],
+            grants: vec![TimedGrant {
+                number: 2,
+                rule: "version = 1".into(),
+                reason: "on call".into(),
+                granted_by: "root".into(),
+                granted_at: NOW,
+                ends_at: NOW + 600,
+                remaining_seconds: 600,
+            }],
+            shadow: Some(ShadowStatus {
+                dir: "/etc/arcbroker/policy.shadow.d".into(),
+                hash: Some("abc".into()),
+                rules: 1,
+                error: None,
+                warnings: vec![],
+                would_allow: 1,
+                would_deny: 17,
+                differences: vec![ShadowDifference {
+                    rule: "backup".into(),
+                    would: "deny".into(),
+                    count: 17,
+                    last_at: NOW - 60,
+                    last_uid: 34,
+                    last_unit: Some("backup.service".into()),
+                    last_resource: "https://vault.azure.net".into(),
+                }],
+            }),
+        }
+    }
+
     fn text(answer: &StatusAnswer) -> String {
         let mut page = Page::with_colours(false);
         fill(&mut page, answer, NOW);
@@ -324,6 +407,9 @@ Upstream   himds at http://127.0.0.1:40342, by configuration
 Policy     4 rules of /etc/arcbroker/policy.d, hash 1a2b3c4d5e6f, read 3 h 12 min ago
            last reload refused: backup.toml:3:1: unknown key
            warning: rule \"all\" is too wide
+           grant 2 by root ends in 10 min: on call
+Shadow     1 rule of /etc/arcbroker/policy.shadow.d: would have allowed 1 request and denied 17
+           would deny 17 requests of `backup`, last 1 min ago for uid 34 in backup.service: https://vault.azure.net
 Audit      /var/log/arcbroker/audit.jsonl, record 1234, no token without a record
            file failing, journald ok
            file: /var/log/arcbroker/audit.jsonl: no space
