@@ -163,6 +163,8 @@ impl AuditLog {
             malformed,
             unavailable,
             abandoned,
+            // Not judged, and so not recorded.
+            throttled: 0,
         }
     }
 

@@ -10,7 +10,7 @@ use arcbroker_policy::{Cloud, Diagnostics, Document, Identity, Table};
 use arcbroker_policy_files as policy_files;
 
 use crate::section::Section;
-use crate::{ability, audit, cache, listen, logging, turns};
+use crate::{ability, audit, cache, gate, listen, logging, throttle, turns};
 
 mod upstream;
 
@@ -26,6 +26,7 @@ const TOKEN_GROUP: &str = "arcbroker";
 const ADMIN_MODE: u32 = 0o600;
 const CONNECTIONS: usize = 4096;
 const CONNECTIONS_PER_USER: usize = 1024;
+const CONNECTIONS_PER_UNIT: usize = 1024;
 
 /// What the daemon does; a change takes effect at the next start.
 #[derive(Clone, Debug)]
@@ -48,8 +49,8 @@ pub struct Settings {
     pub callers: ability::Options,
     /// Where decisions are recorded.
     pub audit: audit::Options,
-    /// Connections in all, and of one user.
-    pub connections: (usize, usize),
+    /// How much of the token socket one caller may have.
+    pub limits: gate::Options,
     /// How much upstream is asked for.
     pub turns: turns::Options,
     /// How much is kept, and for how long it is kept fresh.
@@ -79,7 +80,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
     let (policy, shadow) = section(&mut file, "policy", diagnostics, policy);
     let callers = section(&mut file, "callers", diagnostics, callers);
     let audit = section(&mut file, "audit", diagnostics, audit);
-    let connections = section(&mut file, "limits", diagnostics, limits);
+    let limits = section(&mut file, "limits", diagnostics, limits);
     let log = section(&mut file, "log", diagnostics, log);
     file.finish(diagnostics);
     (!diagnostics.has_errors()).then_some(Settings {
@@ -92,7 +93,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
         shadow,
         callers,
         audit,
-        connections,
+        limits,
         turns: upstream.turns,
         cache,
         log,
@@ -217,11 +218,16 @@ fn audit(section: &mut Section<'_, '_>) -> audit::Options {
     }
 }
 
-fn limits(section: &mut Section<'_, '_>) -> (usize, usize) {
-    (
-        section.count("connections", CONNECTIONS),
-        section.count("connections-per-user", CONNECTIONS_PER_USER),
-    )
+fn limits(section: &mut Section<'_, '_>) -> gate::Options {
+    gate::Options {
+        all: section.count("connections", CONNECTIONS),
+        per_user: section.count("connections-per-user", CONNECTIONS_PER_USER),
+        per_unit: section.count("connections-per-unit", CONNECTIONS_PER_UNIT),
+        requests: throttle::Options {
+            per_user: section.rate("requests-per-second-per-user"),
+            per_unit: section.rate("requests-per-second-per-unit"),
+        },
+    }
 }
 
 fn log(section: &mut Section<'_, '_>) -> logging::Options {

@@ -22,7 +22,7 @@ use crate::detect::Choice;
 use crate::dial::Connector;
 use crate::documents::Documents;
 use crate::evidence::Observer;
-use crate::gate::Gate;
+use crate::gate::{self, Gate};
 use crate::kind::Kind;
 use crate::listen::{ListenError, Listener, Passed};
 use crate::names::UserNames;
@@ -34,6 +34,7 @@ use crate::rules::Reloader;
 use crate::server::{Handler, Limits, Server};
 use crate::service::Service;
 use crate::status::StatusBoard;
+use crate::throttle;
 use crate::ticker::Ticker;
 use crate::timed_grants::TimedGrants;
 use crate::turns::{self, Turns};
@@ -42,8 +43,16 @@ use crate::upstream::Upstream;
 /// The one timer of the daemon: everything that is done from time to time is done then.
 pub const TICK: Duration = Duration::from_secs(30);
 
-/// Connections to the admin socket, counted apart: callers must not be able to lock root out.
-const ADMIN_CONNECTIONS: usize = 64;
+/// Those of the admin socket, counted apart: callers must not be able to lock root out.
+const ADMIN_LIMITS: gate::Options = gate::Options {
+    all: 64,
+    per_user: 64,
+    per_unit: 64,
+    requests: throttle::Options {
+        per_user: 0,
+        per_unit: 0,
+    },
+};
 
 /// What the outside can tell the daemon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -143,8 +152,9 @@ pub async fn run(
     let audit = AuditLog::open(&settings.audit, world.clock.clone())?;
     audit.start()?;
     let audit = Arc::new(audit);
-    let (all, per_user) = settings.connections;
-    let gate = Arc::new(Gate::new(process::affordable(all), per_user));
+    settings.limits.all = process::affordable(settings.limits.all);
+    let gate = Arc::new(Gate::new(settings.limits, world.clock.clone()));
+    let admin_gate = Arc::new(Gate::new(ADMIN_LIMITS, world.clock.clone()));
     let (stop, stopped) = watch::channel(false);
     settings.upstream.decide(&world.connector).await;
     settings.turns = bearable(settings.turns, &settings.upstream.choice);
@@ -159,7 +169,6 @@ pub async fn run(
     let (token, admin) = listen(&settings, passed)?;
     let ticker = Ticker::new(TICK).map_err(DaemonError::Timer)?;
     let names = UserNames::new();
-    let admin_gate = Arc::new(Gate::new(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS));
     let handlers = (
         TokenSocket(Arc::clone(&service)),
         AdminSocket(Arc::clone(&service)),

@@ -36,13 +36,29 @@ impl Pace {
     ///
     /// How long to wait, when there is none.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        self.full_at = self.after_one(now)?;
+        Ok(())
+    }
+
+    /// Whether one could be taken out at `now` since boot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pace::take`].
+    pub fn check(&self, now: Duration) -> Result<(), Duration> {
+        self.after_one(now).map(drop)
+    }
+
+    /// Whether it is as if nothing had ever been taken out.
+    pub fn is_full(&self, now: Duration) -> bool {
+        self.full_at <= now
+    }
+
+    fn after_one(&self, now: Duration) -> Result<Duration, Duration> {
         let full_at = self.full_at.max(now) + self.gap;
         match full_at.saturating_sub(now).checked_sub(self.room) {
             Some(wait) if !wait.is_zero() => Err(wait),
-            _ => {
-                self.full_at = full_at;
-                Ok(())
-            }
+            _ => Ok(full_at),
         }
     }
 }

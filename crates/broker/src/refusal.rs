@@ -1,7 +1,7 @@
 //! What a client is told when it gets no token: what happened, and what can be done about it.
 //!
 //! Statuses are chosen by what the SDKs do with them (`docs/protocol.md`): 400 and 403 are final,
-//! 502 and 503 are tried again, and nothing else is sent. Details that only an administrator may
+//! 429, 502 and 503 are tried again, and nothing else is sent. Details that only an administrator may
 //! know stay in the log and in `status`.
 
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::kind::Kind;
 use crate::peer::Peer;
 use crate::record::RequestId;
 use crate::reply::Refusal;
+use crate::throttle::Throttled;
 use crate::token::{Class, FetchError};
 
 /// When to come back after a failure that did not say for how long it is remembered.
@@ -23,6 +24,8 @@ const SOON: Duration = Duration::from_secs(2);
 
 const INVALID: &str = "invalid_request";
 const UNAVAILABLE: &str = "service_unavailable";
+/// The word for a request or a connection over a limit.
+pub(crate) const TOO_MANY: &str = "too_many_requests";
 
 /// A request that cannot be judged.
 pub fn malformed(malformed: &Malformed) -> Refusal {
@@ -96,6 +99,14 @@ pub fn unknown_cloud(kind: Kind) -> Refusal {
     );
     let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
     refusal.retry_after = Some(SOON);
+    refusal
+}
+
+/// It comes too early.
+pub fn throttled(throttled: &Throttled) -> Refusal {
+    let description = throttled.limit.to_string();
+    let mut refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY, description);
+    refusal.retry_after = Some(throttled.wait);
     refusal
 }
 

@@ -45,6 +45,13 @@ impl Section<'_, '_> {
             .unwrap_or(default)
     }
 
+    /// So many in a second; 0, the default, is no limit.
+    pub(crate) fn rate(&mut self, key: &'static str) -> u32 {
+        let read = self.integer(key, 0..=1_000_000);
+        read.and_then(|value| u32::try_from(value.value).ok())
+            .unwrap_or(0)
+    }
+
     pub(crate) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
         let Some(text) = self.string(key) else {
             return default;

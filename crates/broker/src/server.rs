@@ -13,22 +13,24 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioTimer;
 use nix::errno::Errno;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::evidence::Observer;
-use crate::gate::Gate;
+use crate::farewell::Farewell;
+use crate::gate::{Gate, Pass};
 use crate::listen::Listener;
 use crate::names::UserNames;
 use crate::peer::{Peer, Watched, refuse_passed};
 use crate::pinned::Exhausted;
+use crate::refusal;
 use crate::reply::Body;
+use crate::rounds::{Party, Rounds, Seat};
 use crate::stream::Stream;
 
 /// Bytes of the longest request head.
@@ -36,8 +38,9 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
 /// How long to leave the listener alone when the process has no file descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For a peer to send its request, so that it can be told that there is no room for it.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Connections that are accepted before others are attended to: who connects again and again delays
+/// nobody by more.
+const ACCEPTS: usize = 8;
 
 /// What a connection may cost.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +98,14 @@ impl<H: Handler> Server<H> {
     /// When the listener itself is broken.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         refuse_passed(self.listener.socket());
-        let mut connections = JoinSet::new();
+        let (mut connections, rounds) = (JoinSet::new(), Arc::new(Rounds::default()));
+        let mut in_a_row = 0;
+        // Ends with this function.
+        let mut turns = JoinSet::new();
+        turns.spawn({
+            let rounds = Arc::clone(&rounds);
+            async move { rounds.run().await }
+        });
         let result = loop {
             let accepted = tokio::select! {
                 biased;
@@ -105,9 +115,13 @@ impl<H: Handler> Server<H> {
             };
             match accepted {
                 Ok((place, stream)) => {
-                    self.spawn(&mut connections, place, stream, &stop);
+                    self.spawn(&mut connections, &rounds, place, stream, &stop);
                     // Also where connections come so fast that the branch above is never reached.
                     while connections.try_join_next().is_some() {}
+                    in_a_row = (in_a_row + 1) % ACCEPTS;
+                    if in_a_row == 0 {
+                        yield_now().await;
+                    }
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) if is_of_resources(&error) => {
@@ -119,7 +133,7 @@ impl<H: Handler> Server<H> {
         };
         let ended = async {
             if result.is_ok() {
-                self.accept_rest(&mut connections, &stop).await;
+                self.accept_rest(&mut connections, &rounds, &stop).await;
             }
             while connections.join_next().await.is_some() {}
         };
@@ -144,7 +158,12 @@ impl<H: Handler> Server<H> {
 
     /// Peers that had connected before the daemon was told to stop are served as well, where no
     /// one else will do it: systemd keeps its own listener and gives it to the next daemon.
-    async fn accept_rest(&self, connections: &mut JoinSet<()>, stop: &watch::Receiver<bool>) {
+    async fn accept_rest(
+        &self,
+        connections: &mut JoinSet<()>,
+        rounds: &Arc<Rounds>,
+        stop: &watch::Receiver<bool>,
+    ) {
         if !self.listener.retire() {
             return;
         }
@@ -153,13 +172,14 @@ impl<H: Handler> Server<H> {
         while let Some(place) = self.gate.place().await
             && let Some(stream) = accept_now(self.listener.socket())
         {
-            self.spawn(connections, place, stream, stop);
+            self.spawn(connections, rounds, place, stream, stop);
         }
     }
 
     fn spawn(
         &self,
         connections: &mut JoinSet<()>,
+        rounds: &Arc<Rounds>,
         place: OwnedSemaphorePermit,
         stream: UnixStream,
         stop: &watch::Receiver<bool>,
@@ -171,47 +191,94 @@ impl<H: Handler> Server<H> {
                 return;
             }
         };
-        let Some(pass) = self.gate.admit(place, peer.caller.uid) else {
-            tracing::debug!(
-                uid = peer.caller.uid,
-                "a connection over the limit of its user was turned away"
-            );
-            self.bid_farewell(connections, stream, Farewell::Crowd);
-            return;
-        };
-        let mut peer = match Watched::new(&stream, peer, &self.observer) {
-            Ok(peer) => peer,
-            Err(error) => {
-                tracing::warn!(%error, "a peer was turned away");
-                self.bid_farewell(connections, stream, Farewell::Exhausted);
+        let uid = peer.caller.uid;
+        let (pass, mut peer) = match self.admit(place, &stream, peer) {
+            Ok(admitted) => admitted,
+            Err(why) => {
+                let seat = rounds.seat(Party { uid, unit: None });
+                self.bid_farewell(connections, &seat, stream, why);
                 return;
             }
         };
-        let (handler, limits, names, stop) = (
-            Arc::clone(&self.handler),
-            self.limits,
-            self.names.clone(),
-            stop.clone(),
-        );
-        connections.spawn(async move {
+        let seat = rounds.seat(Party {
+            uid,
+            unit: peer.now().caller.unit.clone(),
+        });
+        let (handler, gate) = (Arc::clone(&self.handler), Arc::clone(&self.gate));
+        let (limits, names, stop) = (self.limits, self.names.clone(), stop.clone());
+        connections.spawn(Arc::clone(&seat).pace(async move {
             // Until a peer says something, it costs little more than its file descriptor.
             if timeout(limits.head, stream.readable())
                 .await
                 .is_ok_and(|said| said.is_ok())
             {
                 peer.name(names.name(peer.uid()).await);
-                serve(stream, &peer, &*handler, limits, stop).await;
+                let attendant = Attendant {
+                    handler,
+                    gate,
+                    peer,
+                    seat,
+                };
+                serve(stream, &attendant, limits, stop).await;
             }
             drop(pass);
-        });
+        }));
     }
 
-    fn bid_farewell(&self, connections: &mut JoinSet<()>, stream: UnixStream, why: Farewell) {
+    /// Counts a peer and looks at it.
+    fn admit(
+        &self,
+        place: OwnedSemaphorePermit,
+        stream: &UnixStream,
+        peer: Peer,
+    ) -> Result<(Pass, Watched), Farewell> {
+        let pass = self.gate.admit(place, peer.caller.uid);
+        let pass = pass.map_err(Farewell::Crowd)?;
+        let peer = Watched::new(stream, peer, &self.observer).map_err(|error| {
+            tracing::warn!(%error, "a peer was turned away");
+            Farewell::Exhausted
+        })?;
+        let pass = pass.enter(peer.now().caller.unit.as_ref());
+        Ok((pass.map_err(Farewell::Crowd)?, peer))
+    }
+
+    fn bid_farewell(
+        &self,
+        connections: &mut JoinSet<()>,
+        seat: &Arc<Seat>,
+        stream: UnixStream,
+        why: Farewell,
+    ) {
         if let Some(farewell) = self.gate.farewell() {
-            connections.spawn(async move {
-                turn_away(stream, why).await;
+            connections.spawn(Arc::clone(seat).pace(async move {
+                why.tell(stream).await;
                 drop(farewell);
-            });
+            }));
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+struct Attendant<H> {
+    handler: Arc<H>,
+    gate: Arc<Gate>,
+    peer: Watched,
+    seat: Arc<Seat>,
+}
+
+impl<H: Handler> Attendant<H> {
+    /// Answers one request in its turn, unless its caller asks too often.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let _begun = self.seat.begin().await;
+        let peer = self.peer.now();
+        match self.gate.ask(&peer) {
+            Ok(()) => self.handler.handle(&peer, request).await,
+            Err(throttled) => {
+                if !throttled.hold.is_zero() {
+                    sleep(throttled.hold).await;
+                }
+                refusal::throttled(&throttled).response(None)
+            }
         }
     }
 }
@@ -220,15 +287,14 @@ impl<H: Handler> Server<H> {
 /// after the answer, and one that has had none is given the chance to send one.
 async fn serve<H: Handler>(
     stream: UnixStream,
-    peer: &Watched,
-    handler: &H,
+    attendant: &Attendant<H>,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
     let (began, mut has_begun) = watch::channel(false);
     let service = service_fn(|request| {
         began.send_replace(true);
-        async { Ok::<_, Infallible>(handler.handle(&peer.now(), request).await) }
+        async { Ok::<_, Infallible>(attendant.answer(request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -250,63 +316,7 @@ async fn serve<H: Handler>(
         }
     };
     if let Err(error) = result {
-        tracing::debug!(uid = peer.uid(), %error, "a connection ended early");
-    }
-}
-
-/// Why a peer is turned away.
-#[derive(Clone, Copy, Debug)]
-enum Farewell {
-    /// Its user has too many connections.
-    Crowd,
-    /// The broker cannot look at it, and so can judge nobody.
-    Exhausted,
-}
-
-impl Farewell {
-    fn answer(self) -> String {
-        let (status, error, description) = match self {
-            Self::Crowd => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_requests",
-                "this user has too many connections to arcbroker open: close some, or raise connections-per-user under \
-                 [limits]",
-            ),
-            Self::Exhausted => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "service_unavailable",
-                "arcbroker has no file descriptors left to find out who asks. Ask again; an administrator can raise \
-                 LimitNOFILE= of its service",
-            ),
-        };
-        let reason = status.canonical_reason().unwrap_or_default();
-        let code = status.as_u16();
-        let body = format!(
-            r#"{{"error":"{error}","error_description":"{description}","statusCode":{code},"message":"{description}","schema":1}}"#
-        );
-        let length = body.len();
-        format!(
-            "HTTP/1.1 {code} {reason}\r\ncontent-type: application/json; charset=utf-8\r\nretry-after: 1\r\n\
-             connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-    }
-}
-
-/// Tells a peer why there is no room for it, once it has asked: a client does not look for an answer to
-/// a request that it could not send or has yet to send.
-async fn turn_away(mut stream: UnixStream, why: Farewell) {
-    let answer = why.answer();
-    let told = async {
-        let mut request = [0; 1024];
-        if stream.read(&mut request).await? > 0 {
-            stream.write_all(answer.as_bytes()).await?;
-            stream.shutdown().await?;
-            while stream.read(&mut request).await? > 0 {}
-        }
-        io::Result::Ok(())
-    };
-    if !matches!(timeout(FAREWELL, told).await, Ok(Ok(()))) {
-        tracing::debug!("a peer may not have heard why it was turned away");
+        tracing::debug!(uid = attendant.peer.uid(), %error, "a connection ended early");
     }
 }
 
@@ -335,19 +345,6 @@ fn is_of_resources(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_farewell_says_when_to_come_back_and_is_as_long_as_it_says() {
-        for (why, status) in [(Farewell::Crowd, 429), (Farewell::Exhausted, 503)] {
-            let answer = why.answer();
-            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
-            assert!(head.contains("\r\nretry-after: 1\r\n"), "{head}");
-            assert!(head.ends_with(&format!("content-length: {}", body.len())));
-            let body: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert_eq!(body["statusCode"], status);
-        }
-    }
 
     #[test]
     fn accept_errors_have_three_kinds() {

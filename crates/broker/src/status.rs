@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::wire::{
-    AuditSink, AuditStatus, Health, SCHEMA, StatusAnswer, TokenStatus, UpstreamStatus,
+    AuditSink, AuditStatus, Health, RequestCounts, SCHEMA, StatusAnswer, TokenStatus,
+    UpstreamStatus,
 };
 use arcbroker_policy::Identity;
 use tokio::sync::watch;
@@ -110,7 +111,10 @@ impl StatusBoard {
                 .into_iter()
                 .map(|report| token_status(report, now))
                 .collect(),
-            requests: self.audit.counts(),
+            requests: RequestCounts {
+                throttled: self.gate.throttled(),
+                ..self.audit.counts()
+            },
             connections: self.gate.counts(),
         }
     }

@@ -542,6 +542,9 @@ pub struct RequestCounts {
     pub unavailable: u64,
     /// The client went away before the answer.
     pub abandoned: u64,
+    /// Its caller asked more often than it may; counted for every path, and not recorded.
+    #[serde(default)]
+    pub throttled: u64,
 }
 
 /// Connections to the token socket.

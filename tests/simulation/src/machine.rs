@@ -102,8 +102,8 @@ impl Machine {
         let (policy, shadow) = (settings.policy.clone(), settings.shadow());
         let reloader = Reloader::start(policy, shadow, place, clock.clone());
         let reloader = Arc::new(reloader.unwrap_or_else(|error| panic!("{error}")));
+        let gate = Arc::new(Gate::new(settings.limits, clock.clone()));
         let audit = AuditLog::open(&settings.audit, clock).expect("the file can be made");
-        let gate = Arc::new(Gate::new(settings.connections.0, settings.connections.1));
         let (stop, stopped) = watch::channel(false);
         let service =
             daemon::assemble(&settings, world, &reloader, Arc::new(audit), &gate, stopped);

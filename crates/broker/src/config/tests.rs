@@ -33,7 +33,13 @@ fn an_empty_file_is_all_defaults() {
         (settings.token.mode, settings.token.group.as_str()),
         (0o660, "arcbroker")
     );
-    assert_eq!(settings.connections, (4096, 1024));
+    let limits = settings.limits;
+    assert_eq!(
+        (limits.all, limits.per_user, limits.per_unit),
+        (4096, 1024, 1024)
+    );
+    let rates = (limits.requests.per_user, limits.requests.per_unit);
+    assert_eq!(rates, (0, 0), "no limit");
     assert!(settings.audit.required);
     assert_eq!(settings.identity, Identity::System);
 }

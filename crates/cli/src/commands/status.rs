@@ -56,10 +56,14 @@ pub(super) fn fill(page: &mut Page, answer: &StatusAnswer, now: u64) {
     policy(page, &answer.policy, now);
     audit(page, &answer.audit);
     let r = answer.requests;
+    let throttled = match r.throttled {
+        0 => String::new(),
+        throttled => format!(", {throttled} over a limit"),
+    };
     page.field(
         "Requests",
         &format!(
-            "{} issued, {} denied, {} malformed, {} unavailable, {} abandoned",
+            "{} issued, {} denied, {} malformed, {} unavailable, {} abandoned{throttled}",
             r.issued, r.denied, r.malformed, r.unavailable, r.abandoned
         ),
     );
@@ -337,6 +341,7 @@ mod tests {
                 issued: 120,
                 denied: 3,
                 abandoned: 1,
+                throttled: 7,
                 ..RequestCounts::default()
             },
             connections: ConnectionCounts {
@@ -414,7 +419,7 @@ Audit      /var/log/arcbroker/audit.jsonl, record 1234, no token without a recor
            file failing, journald ok
            file: /var/log/arcbroker/audit.jsonl: no space
            file: of its records 1 wait, and 2 were given up
-Requests   120 issued, 3 denied, 0 malformed, 0 unavailable, 1 abandoned
+Requests   120 issued, 3 denied, 0 malformed, 0 unavailable, 1 abandoned, 7 over a limit
 Sockets    3 connections open, 0 turned away
 
 RESOURCE                 IDENTITY  STATE  LEFT        REFRESH IN   WANTED
