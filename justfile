@@ -36,6 +36,10 @@ mutants:
 bench: build
     tests/bench/compare-nginx
 
+# Measure how much a caller that floods delays another one; needs root
+fairness: build
+    tests/bench/fairness
+
 # Measure size, start, memory and wake-ups
 footprint: build
     tests/bench/footprint

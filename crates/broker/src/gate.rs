@@ -102,6 +102,9 @@ impl Gate {
     ///
     /// When the user or the unit asks too often.
     pub fn ask(&self, peer: &Peer) -> Result<(), Throttled> {
+        if self.throttle.is_off() {
+            return Ok(());
+        }
         let (caller, now) = (&peer.caller, self.clock.now().boot);
         let (uid, unit) = (caller.uid, caller.unit.as_ref());
         let taken = self.throttle.take(uid, unit, now);

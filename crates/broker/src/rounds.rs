@@ -114,7 +114,7 @@ impl Rounds {
     }
 
     /// Begins the rounds, one after the other, as long as somebody waits. Never ends.
-    pub async fn run(&self) {
+    pub async fn run(self: Arc<Self>) {
         loop {
             self.wanted.notified().await;
             loop {

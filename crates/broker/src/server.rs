@@ -96,28 +96,48 @@ impl<H: Handler> Server<H> {
     /// # Errors
     ///
     /// When the listener itself is broken.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+    pub async fn run(self, stop: watch::Receiver<bool>) -> io::Result<()> {
         refuse_passed(self.listener.socket());
-        let (mut connections, rounds) = (JoinSet::new(), Arc::new(Rounds::default()));
-        let mut in_a_row = 0;
+        let mut connections = Connections {
+            tasks: JoinSet::new(),
+            rounds: Arc::default(),
+            stop,
+        };
         // Ends with this function.
         let mut turns = JoinSet::new();
-        turns.spawn({
-            let rounds = Arc::clone(&rounds);
-            async move { rounds.run().await }
-        });
-        let result = loop {
+        turns.spawn(Arc::clone(&connections.rounds).run());
+        let result = self.accept_all(&mut connections).await;
+        let ended = async {
+            if result.is_ok() {
+                self.accept_rest(&mut connections).await;
+            }
+            while connections.tasks.join_next().await.is_some() {}
+        };
+        if timeout(self.limits.drain, ended).await.is_err() {
+            tracing::warn!(
+                seconds = self.limits.drain.as_secs(),
+                "connections were still open at the end of the drain"
+            );
+        }
+        result
+    }
+
+    /// Ends well once the daemon is told to stop.
+    async fn accept_all(&self, connections: &mut Connections) -> io::Result<()> {
+        let mut stop = connections.stop.clone();
+        let mut in_a_row = 0;
+        loop {
             let accepted = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break Ok(()),
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 accepted = self.accept() => accepted,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                Some(_) = connections.tasks.join_next(), if !connections.tasks.is_empty() => continue,
             };
             match accepted {
                 Ok((place, stream)) => {
-                    self.spawn(&mut connections, &rounds, place, stream, &stop);
+                    self.spawn(connections, place, stream);
                     // Also where connections come so fast that the branch above is never reached.
-                    while connections.try_join_next().is_some() {}
+                    while connections.tasks.try_join_next().is_some() {}
                     in_a_row = (in_a_row + 1) % ACCEPTS;
                     if in_a_row == 0 {
                         yield_now().await;
@@ -128,22 +148,9 @@ impl<H: Handler> Server<H> {
                     tracing::warn!(%error, "no connection can be accepted for the moment");
                     sleep(PAUSE).await;
                 }
-                Err(error) => break Err(error),
+                Err(error) => return Err(error),
             }
-        };
-        let ended = async {
-            if result.is_ok() {
-                self.accept_rest(&mut connections, &rounds, &stop).await;
-            }
-            while connections.join_next().await.is_some() {}
-        };
-        if timeout(self.limits.drain, ended).await.is_err() {
-            tracing::warn!(
-                seconds = self.limits.drain.as_secs(),
-                "connections were still open at the end of the drain"
-            );
         }
-        result
     }
 
     async fn accept(&self) -> io::Result<(OwnedSemaphorePermit, UnixStream)> {
@@ -158,12 +165,7 @@ impl<H: Handler> Server<H> {
 
     /// Peers that had connected before the daemon was told to stop are served as well, where no
     /// one else will do it: systemd keeps its own listener and gives it to the next daemon.
-    async fn accept_rest(
-        &self,
-        connections: &mut JoinSet<()>,
-        rounds: &Arc<Rounds>,
-        stop: &watch::Receiver<bool>,
-    ) {
+    async fn accept_rest(&self, connections: &mut Connections) {
         if !self.listener.retire() {
             return;
         }
@@ -172,17 +174,15 @@ impl<H: Handler> Server<H> {
         while let Some(place) = self.gate.place().await
             && let Some(stream) = accept_now(self.listener.socket())
         {
-            self.spawn(connections, rounds, place, stream, stop);
+            self.spawn(connections, place, stream);
         }
     }
 
     fn spawn(
         &self,
-        connections: &mut JoinSet<()>,
-        rounds: &Arc<Rounds>,
+        connections: &mut Connections,
         place: OwnedSemaphorePermit,
         stream: UnixStream,
-        stop: &watch::Receiver<bool>,
     ) {
         let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
@@ -195,18 +195,19 @@ impl<H: Handler> Server<H> {
         let (pass, mut peer) = match self.admit(place, &stream, peer) {
             Ok(admitted) => admitted,
             Err(why) => {
-                let seat = rounds.seat(Party { uid, unit: None });
+                let seat = connections.rounds.seat(Party { uid, unit: None });
                 self.bid_farewell(connections, &seat, stream, why);
                 return;
             }
         };
-        let seat = rounds.seat(Party {
+        let seat = connections.rounds.seat(Party {
             uid,
             unit: peer.now().caller.unit.clone(),
         });
         let (handler, gate) = (Arc::clone(&self.handler), Arc::clone(&self.gate));
-        let (limits, names, stop) = (self.limits, self.names.clone(), stop.clone());
-        connections.spawn(Arc::clone(&seat).pace(async move {
+        let stop = connections.stop.clone();
+        let (limits, names) = (self.limits, self.names.clone());
+        connections.tasks.spawn(Arc::clone(&seat).pace(async move {
             // Until a peer says something, it costs little more than its file descriptor.
             if timeout(limits.head, stream.readable())
                 .await
@@ -244,18 +245,26 @@ impl<H: Handler> Server<H> {
 
     fn bid_farewell(
         &self,
-        connections: &mut JoinSet<()>,
+        connections: &mut Connections,
         seat: &Arc<Seat>,
         stream: UnixStream,
         why: Farewell,
     ) {
         if let Some(farewell) = self.gate.farewell() {
-            connections.spawn(Arc::clone(seat).pace(async move {
+            connections.tasks.spawn(Arc::clone(seat).pace(async move {
                 why.tell(stream).await;
                 drop(farewell);
             }));
         }
     }
+}
+
+/// Those who are connected.
+struct Connections {
+    tasks: JoinSet<()>,
+    rounds: Arc<Rounds>,
+    /// True once the daemon is told to stop.
+    stop: watch::Receiver<bool>,
 }
 
 /// Answers the requests of one connection.

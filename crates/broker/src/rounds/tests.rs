@@ -156,10 +156,7 @@ async fn a_caller_with_a_thousand_busy_connections_delays_another_one_by_one_rou
     const STEPS: usize = 50;
     let rounds = Arc::new(Rounds::default());
     let mut tasks = JoinSet::new();
-    tasks.spawn({
-        let rounds = Arc::clone(&rounds);
-        async move { rounds.run().await }
-    });
+    tasks.spawn(Arc::clone(&rounds).run());
     let flood = Arc::new(AtomicUsize::new(0));
     for _ in 0..1000 {
         let flood = Arc::clone(&flood);
@@ -193,10 +190,7 @@ async fn a_caller_with_a_thousand_busy_connections_delays_another_one_by_one_rou
 async fn everybody_ends_however_many_they_are_and_whoever_goes() {
     let rounds = Arc::new(Rounds::default());
     let mut runs = JoinSet::new();
-    runs.spawn({
-        let rounds = Arc::clone(&rounds);
-        async move { rounds.run().await }
-    });
+    runs.spawn(Arc::clone(&rounds).run());
     let mut tasks = JoinSet::new();
     let mut idle = Vec::new();
     for number in 0..2000_u32 {
@@ -224,10 +218,7 @@ async fn nothing_happens_where_nobody_waits() {
     let rounds = Arc::new(Rounds::default());
     let ran = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
-    tasks.spawn({
-        let rounds = Arc::clone(&rounds);
-        async move { rounds.run().await }
-    });
+    tasks.spawn(Arc::clone(&rounds).run());
     let seat = rounds.seat(party(1));
     tasks.spawn({
         let ran = Arc::clone(&ran);

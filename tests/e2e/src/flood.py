@@ -1,0 +1,36 @@
+"""Asks on many connections at once, several times on each without waiting for answers, until its standard input ends.
+
+flood.py SOCKET TARGET CONNECTIONS PIPELINED. Says `!` once each connection has had an answer.
+"""
+import os, resource, selectors, socket, sys
+
+path, target = sys.argv[1:3]
+connections, pipelined = map(int, sys.argv[3:])
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nMetadata: true\r\n\r\n".encode()
+begin = b"HTTP/1.1 "
+waiting = selectors.EpollSelector()
+waiting.register(0, selectors.EVENT_READ)
+for _ in range(connections):
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(path)
+    connection.sendall(request * pipelined)
+    waiting.register(connection, selectors.EVENT_READ, bytearray())
+silent = connections
+while True:
+    for key, _ in waiting.select():
+        if key.data is None:
+            sys.exit()
+        data = key.fileobj.recv(1 << 16)
+        if not data:
+            sys.exit("a connection was closed")
+        if not key.data:
+            silent -= 1
+            if silent == 0:
+                os.write(1, b"!")
+        # What is kept is too short for the begin of an answer, and long enough for a part of one.
+        key.data.extend(data)
+        answers = key.data.count(begin)
+        del key.data[: 1 - len(begin)]
+        key.fileobj.sendall(request * answers)

@@ -1,0 +1,51 @@
+//! A caller that asks on all its connections at once and never stops.
+
+use std::fs;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::{PATIENCE, User, World, eventually};
+
+const SCRIPT: &str = include_str!("flood.py");
+
+/// A running flood. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Flood(Child);
+
+impl Flood {
+    /// Lets `user` ask on so many connections, each with four requests under way at any time. Ends once
+    /// all of them have had an answer. Needs root.
+    pub async fn start(world: &World, user: &User, target: &str, connections: usize) -> Self {
+        let words = user.run(&["python3", "-c", SCRIPT]);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(world.token_socket());
+        command.args([target, &connections.to_string(), "4"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.kill_on_drop(true).spawn().unwrap();
+        let said = child.stdout.as_mut().unwrap().read_u8();
+        let said = timeout(PATIENCE, said).await.expect("all have an answer");
+        said.expect("no connection is refused");
+        Self(child)
+    }
+
+    /// Stops the daemon at a moment when a request waits on every connection of this flood.
+    pub async fn pile_up(&self, world: &World) {
+        world.daemon.signal(Signal::SIGSTOP);
+        let daemon = world.daemon.pid().cast_unsigned();
+        eventually("the daemon stands still", || async { state(daemon) == "T" }).await;
+        // It has read every answer, has asked again, and waits.
+        let flood = self.0.id().expect("the flood runs");
+        eventually("the flood waits", || async { state(flood) == "S" }).await;
+    }
+}
+
+/// What the kernel says a process does, in one letter.
+fn state(pid: u32) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
+    after_name[..1].to_owned()
+}
