@@ -4,12 +4,15 @@
 //! of the event loop go out in one write. Never in a record: a token, a key, a header.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arcbroker_client::wire::RequestCounts;
+use arcbroker_policy::Caller;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::yield_now;
 
+use crate::brief::{Brief, Party};
 use crate::chain::Link;
 use crate::clock::Clock;
 pub use crate::lane::AuditError;
@@ -17,6 +20,9 @@ use crate::record::{Outcome, Record, RequestId};
 use crate::scribe::{Scribe, Ticket};
 pub use crate::sinks::SinkState;
 use crate::sinks::{FileSink, JournalSink};
+
+/// Records of one caller that are written at a time: those of another one need not wait for more.
+const SHARE: usize = 16;
 
 /// Where records go.
 #[derive(Clone, Debug)]
@@ -36,6 +42,8 @@ pub struct AuditLog {
     run: u32,
     requests: AtomicU64,
     counts: [AtomicU64; 5],
+    /// Of each caller, by user and unit.
+    shares: Mutex<Brief<Party, Arc<Semaphore>>>,
     /// `None` keeps no records.
     scribe: Option<Arc<Scribe>>,
 }
@@ -72,6 +80,7 @@ impl AuditLog {
             run: rand::random(),
             requests: AtomicU64::new(0),
             counts: Default::default(),
+            shares: Mutex::default(),
             scribe,
         })
     }
@@ -104,10 +113,14 @@ impl AuditLog {
     ///
     /// When no sink has taken it and records are required; nothing may be handed out then.
     pub async fn record(&self, record: &Record<'_>) -> Result<(), AuditError> {
-        self.count(record.outcome);
         let Some(scribe) = &self.scribe else {
+            self.count(record.outcome);
             return Ok(());
         };
+        let mut unwritten = RecordOnDrop(self, Some(record));
+        let _share = self.share(record.caller).await;
+        unwritten.1 = None;
+        self.count(record.outcome);
         let judged = match scribe.add(record) {
             Ok(ticket) => {
                 let written = WriteOnDrop {
@@ -123,6 +136,17 @@ impl AuditLog {
             Err(error) => Err(error),
         };
         judged.or_else(|error| if self.required { Err(error) } else { Ok(()) })
+    }
+
+    /// A place among the records of this caller that are written.
+    async fn share(&self, caller: &Caller) -> Option<OwnedSemaphorePermit> {
+        let share = {
+            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_used = |share: &Arc<Semaphore>| Arc::strong_count(share) > 1;
+            let make = || Arc::new(Semaphore::new(SHARE));
+            Arc::clone(shares.entry(Party::of(caller), is_used, make))
+        };
+        share.acquire_owned().await.ok()
     }
 
     /// Has one record written where nobody can wait for it.
@@ -193,6 +217,17 @@ impl Drop for AuditLog {
     fn drop(&mut self) {
         if let Some(scribe) = &self.scribe {
             scribe.finish();
+        }
+    }
+}
+
+/// A record that waits for its share, also when its request ends while it does.
+struct RecordOnDrop<'a>(&'a AuditLog, Option<&'a Record<'a>>);
+
+impl Drop for RecordOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = self.1 {
+            self.0.record_now(record);
         }
     }
 }

@@ -4,6 +4,27 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
+use arcbroker_policy::{Caller, Unit};
+
+/// Whom callers are told apart by, where one must not take what is another's.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Party {
+    /// The user.
+    pub uid: u32,
+    /// The unit that the process runs in, where that is known.
+    pub unit: Option<Unit>,
+}
+
+impl Party {
+    /// That of this caller.
+    pub fn of(caller: &Caller) -> Self {
+        Self {
+            uid: caller.uid,
+            unit: caller.unit.clone(),
+        }
+    }
+}
+
 /// So many are kept without a look at whether they still matter.
 const FEW: usize = 64;
 

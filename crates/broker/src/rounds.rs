@@ -11,34 +11,33 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use arcbroker_policy::Unit;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
-use crate::brief::Brief;
+use crate::brief::{Brief, Party};
 
-/// How often one caller's connections are attended to in one round. A request takes about three
-/// times: it is read, recorded and answered.
-const QUANTUM: usize = 16;
-
-/// Whose connections share a line.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Party {
-    /// The user.
-    pub uid: u32,
-    /// The unit that the process ran in when it connected, where that is known.
-    pub unit: Option<Unit>,
-}
+/// How often the connections of a caller are attended to in one round where nobody else is. A request
+/// takes about three times: it is read, recorded and answered. A look at the sockets costs a call of the
+/// system, and who is alone need not pay for more of them.
+const ALONE: usize = 16;
+/// The same where there are others, who wait for it.
+const TOGETHER: usize = 2;
+/// Rounds since anybody else was there, until a caller is taken to be alone: some 20 ms of a flood.
+const CALM: u64 = 1024;
 
 /// The lines of all callers of one listener.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rounds {
     /// Of this round.
     number: AtomicU64,
+    /// Callers who had a turn in it.
+    callers: AtomicUsize,
+    /// The round from which on a caller is taken to be alone.
+    calm_from: AtomicU64,
     lines: Mutex<Brief<Party, Arc<Line>>>,
     /// Lines that somebody waits in.
     waited_in: Mutex<Vec<Arc<Line>>>,
@@ -113,6 +112,19 @@ impl Rounds {
         })
     }
 
+    /// Whether more than one caller was there lately.
+    pub fn is_shared(&self) -> bool {
+        self.number() < self.calm_from.load(Ordering::Relaxed)
+    }
+
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    fn quantum(&self) -> usize {
+        if self.is_shared() { TOGETHER } else { ALONE }
+    }
+
     /// Begins the rounds, one after the other, as long as somebody waits. Never ends.
     pub async fn run(self: Arc<Self>) {
         loop {
@@ -130,11 +142,14 @@ impl Rounds {
     /// Begins the next round with those who wait. Whether it leaves anybody waiting.
     fn next(&self) -> bool {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.callers.swap(0, Ordering::Relaxed) > 1 {
+            self.calm_from.store(number + CALM, Ordering::Relaxed);
+        }
         let mut called = Vec::new();
         let lines = mem::take(&mut *lock(&self.waited_in));
         let left = lines
             .into_iter()
-            .filter(|line| lock(&line.0).begin(number, &mut called))
+            .filter(|line| lock(&line.0).begin(self, &mut called))
             .collect::<Vec<_>>();
         let mut waited_in = lock(&self.waited_in);
         waited_in.extend(left);
@@ -147,9 +162,10 @@ impl Rounds {
 
 impl LineState {
     /// Begins a round. Whether somebody still waits when it has begun.
-    fn begin(&mut self, number: u64, called: &mut Vec<Waker>) -> bool {
-        (self.round, self.served) = (number, 0);
-        while self.served < QUANTUM
+    fn begin(&mut self, rounds: &Rounds, called: &mut Vec<Waker>) -> bool {
+        self.enter(rounds);
+        let quantum = rounds.quantum();
+        while self.served < quantum
             && let Some(seat) = self.begun.pop_front().or_else(|| self.fresh.pop_front())
         {
             // Whoever is gone meanwhile is passed by.
@@ -162,13 +178,19 @@ impl LineState {
         self.is_waited_in
     }
 
-    fn has_room(&mut self, number: u64) -> bool {
-        if self.round != number {
-            (self.round, self.served) = (number, 0);
-        }
-        let has_room = self.served < QUANTUM;
+    fn has_room(&mut self, rounds: &Rounds) -> bool {
+        self.enter(rounds);
+        let has_room = self.served < rounds.quantum();
         self.served += usize::from(has_room);
         has_room
+    }
+
+    fn enter(&mut self, rounds: &Rounds) {
+        let number = rounds.number();
+        if self.round != number {
+            (self.round, self.served) = (number, 0);
+            rounds.callers.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -223,7 +245,7 @@ impl Seat {
                 return false;
             }
             Turn::Called => state.turn = Turn::None,
-            Turn::None if line.has_room(self.rounds.number.load(Ordering::Relaxed)) => {}
+            Turn::None if line.has_room(&self.rounds) => {}
             Turn::None => {
                 state.turn = Turn::Waits(context.waker().clone());
                 self.wait_in(&mut line, state.is_busy);
@@ -244,6 +266,20 @@ impl Seat {
         if !mem::replace(&mut line.is_waited_in, true) {
             lock(&self.rounds.waited_in).push(Arc::clone(&self.line));
             self.rounds.wanted.notify_one();
+        }
+    }
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self {
+            // A new line was in none yet.
+            number: AtomicU64::new(1),
+            callers: AtomicUsize::new(0),
+            calm_from: AtomicU64::new(0),
+            lines: Mutex::default(),
+            waited_in: Mutex::default(),
+            wanted: Notify::new(),
         }
     }
 }

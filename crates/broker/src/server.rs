@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::brief::Party;
 use crate::evidence::Observer;
 use crate::farewell::Farewell;
 use crate::gate::{Gate, Pass};
@@ -30,7 +31,7 @@ use crate::peer::{Peer, Watched, refuse_passed};
 use crate::pinned::Exhausted;
 use crate::refusal;
 use crate::reply::Body;
-use crate::rounds::{Party, Rounds, Seat};
+use crate::rounds::{Rounds, Seat};
 use crate::stream::Stream;
 
 /// Bytes of the longest request head.
@@ -38,8 +39,8 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
 /// How long to leave the listener alone when the process has no file descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Connections that are accepted before others are attended to: who connects again and again delays
-/// nobody by more.
+/// Connections that are accepted in a row while there is one caller. Where there are more, it is one: who
+/// connects again and again delays nobody by more.
 const ACCEPTS: usize = 8;
 
 /// What a connection may cost.
@@ -138,8 +139,9 @@ impl<H: Handler> Server<H> {
                     self.spawn(connections, place, stream);
                     // Also where connections come so fast that the branch above is never reached.
                     while connections.tasks.try_join_next().is_some() {}
-                    in_a_row = (in_a_row + 1) % ACCEPTS;
-                    if in_a_row == 0 {
+                    in_a_row += 1;
+                    if in_a_row >= ACCEPTS || connections.rounds.is_shared() {
+                        in_a_row = 0;
                         yield_now().await;
                     }
                 }
@@ -200,10 +202,7 @@ impl<H: Handler> Server<H> {
                 return;
             }
         };
-        let seat = connections.rounds.seat(Party {
-            uid,
-            unit: peer.now().caller.unit.clone(),
-        });
+        let seat = connections.rounds.seat(Party::of(&peer.now().caller));
         let (handler, gate) = (Arc::clone(&self.handler), Arc::clone(&self.gate));
         let stop = connections.stop.clone();
         let (limits, names) = (self.limits, self.names.clone());

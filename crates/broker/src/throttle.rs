@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arcbroker_policy::Unit;
 
-use crate::brief::Brief;
+use crate::brief::{Brief, Party};
 use crate::pace::Pace;
 
 /// So many may ask at once, however low the limit.
@@ -63,13 +63,16 @@ pub struct Throttle {
 
 /// When the log last said something of whom.
 #[derive(Debug, Default)]
-pub struct Notices(Mutex<Brief<(u32, Option<Unit>, Limit), Duration>>);
+pub struct Notices(Mutex<Brief<(Party, Limit), Duration>>);
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Who {
     User(u32),
     Unit(Unit),
 }
+
+/// How long to wait and to hold the answer, where there is no room.
+type Step = fn(&mut Bucket, Duration) -> Result<(), (Duration, Duration)>;
 
 #[derive(Debug)]
 struct Bucket {
@@ -146,7 +149,7 @@ impl Throttle {
             (Limit::UnitRequests, per_unit, unit.cloned().map(Who::Unit)),
         ];
         let limits = limits.map(|(limit, rate, who)| (limit, rate, who.filter(|_| rate > 0)));
-        let mut each = |run: fn(&mut Bucket, Duration) -> Result<(), (Duration, Duration)>| {
+        let mut each = |run: Step| {
             for (limit, rate, who) in &limits {
                 let Some(who) = who else { continue };
                 let matters = |bucket: &Bucket| bucket.matters(now);
@@ -176,7 +179,11 @@ impl Notices {
     /// Says in the log that a caller is over a limit, unless that was said less than a minute before `now`
     /// since boot. What is not known of the caller yet is left out.
     pub fn tell(&self, uid: u32, unit: Option<&Unit>, limit: Limit, now: Duration) {
-        if self.is_due((uid, unit.cloned(), limit), now) {
+        let party = Party {
+            uid,
+            unit: unit.cloned(),
+        };
+        if self.is_due((party, limit), now) {
             tracing::warn!(
                 uid,
                 unit = unit.map(tracing::field::display),
@@ -186,7 +193,7 @@ impl Notices {
         }
     }
 
-    fn is_due(&self, about: (u32, Option<Unit>, Limit), now: Duration) -> bool {
+    fn is_due(&self, about: (Party, Limit), now: Duration) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_recent = |at: &Duration| now.saturating_sub(*at) < NOTICE;
         let mut is_new = false;
@@ -314,8 +321,12 @@ mod tests {
     #[test]
     fn the_log_says_it_once_a_minute_for_each_caller_and_limit() {
         let notices = Notices::default();
-        let due =
-            |uid, limit, seconds| notices.is_due((uid, None, limit), Duration::from_secs(seconds));
+        let due = |uid, limit, seconds| {
+            notices.is_due(
+                (Party { uid, unit: None }, limit),
+                Duration::from_secs(seconds),
+            )
+        };
         assert!(due(1, Limit::UserRequests, 5));
         assert!(!due(1, Limit::UserRequests, 64));
         assert!(due(1, Limit::UserConnections, 64));

@@ -1,13 +1,22 @@
 """Asks on many connections at once, several times on each without waiting for answers, until its standard input ends.
 
-flood.py SOCKET TARGET CONNECTIONS PIPELINED. Says `!` once each connection has had an answer.
+flood.py SOCKET USER GROUP TARGET CONNECTIONS PIPELINED: as this user and with this group besides. Says `!` once each
+connection has had an answer. Without a TARGET, it asks for the health once, and then only keeps the connections.
 """
 import os, resource, selectors, socket, sys
 
-path, target = sys.argv[1:3]
-connections, pipelined = map(int, sys.argv[3:])
+path = sys.argv[1]
+user, group = map(int, sys.argv[2:4])
+target = sys.argv[4]
+connections, pipelined = map(int, sys.argv[5:])
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+# Not before the interpreter runs: it may be one that only root can reach.
+os.setgroups([group])
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+repeats = target != ""
+target = target or "/v1/health"
 request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nMetadata: true\r\n\r\n".encode()
 begin = b"HTTP/1.1 "
 waiting = selectors.EpollSelector()
@@ -33,4 +42,4 @@ while True:
         key.data.extend(data)
         answers = key.data.count(begin)
         del key.data[: 1 - len(begin)]
-        key.fileobj.sendall(request * answers)
+        key.fileobj.sendall(request * answers if repeats else b"")

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::{PATIENCE, User, World, eventually};
+use crate::{PATIENCE, SOCKET_GID, User, World, eventually};
 
 const SCRIPT: &str = include_str!("flood.py");
 
@@ -20,10 +20,28 @@ impl Flood {
     /// Lets `user` ask on so many connections, each with four requests under way at any time. Ends once
     /// all of them have had an answer. Needs root.
     pub async fn start(world: &World, user: &User, target: &str, connections: usize) -> Self {
-        let words = user.run(&["python3", "-c", SCRIPT]);
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg(world.token_socket());
-        command.args([target, &connections.to_string(), "4"]);
+        Self::run(world, &[], user, target, connections).await
+    }
+
+    /// Lets `user` open so many connections and keep them, with these words before the command. Needs root.
+    pub async fn hold(world: &World, before: &[String], user: &User, connections: usize) -> Self {
+        Self::run(world, before, user, "", connections).await
+    }
+
+    async fn run(
+        world: &World,
+        before: &[String],
+        user: &User,
+        target: &str,
+        connections: usize,
+    ) -> Self {
+        let words = before.iter().map(String::as_str);
+        let mut words = words.chain(["python3", "-c", SCRIPT]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg(world.token_socket());
+        command.args([user.uid, SOCKET_GID].map(|id| id.to_string()));
+        let pipelined = if target.is_empty() { "1" } else { "4" };
+        command.args([target, &connections.to_string(), pipelined]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
         let said = child.stdout.as_mut().unwrap().read_u8();

@@ -7,13 +7,12 @@
 )]
 
 use std::fs;
-use std::process::Stdio;
 
 use arcbroker_e2e::{
     Answer, Connection, Flood, Ground, Setup, User, World, eventually, rules, skip_unless_root,
 };
 use nix::sys::signal::Signal;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::Mutex;
 
 const TOKEN: &str =
@@ -178,30 +177,6 @@ async fn statuses(mut curl: Command) -> String {
         .to_owned()
 }
 
-/// A program in a unit that connects so often and then does nothing.
-async fn hold(world: &World, before: &[String], user: &User, connections: usize) -> Child {
-    let script = "import socket, sys\n\
-        held = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[2]))]\n\
-        for one in held:\n    \
-            one.connect(sys.argv[1])\n    \
-            one.sendall(b'GET /v1/health HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n\
-        for one in held:\n    \
-            one.recv(1)\n\
-        print('!', flush=True)\nsys.stdin.read()\n";
-    let mut words = before
-        .iter()
-        .cloned()
-        .chain(user.run(&["python3", "-c", script]));
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words).arg(world.token_socket());
-    command.arg(connections.to_string());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn().unwrap();
-    let said = tokio::io::AsyncReadExt::read_u8(child.stdout.as_mut().unwrap()).await;
-    said.unwrap();
-    child
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_users_of_one_unit_share_its_limits_and_another_unit_has_its_own() {
     let name = "the_users_of_one_unit_share_its_limits_and_another_unit_has_its_own";
@@ -223,7 +198,7 @@ async fn the_users_of_one_unit_share_its_limits_and_another_unit_has_its_own() {
         ..Setup::default()
     })
     .await;
-    let held = hold(&world, &in_web, &ALICE, 2).await;
+    let held = Flood::hold(&world, &in_web, &ALICE, 2).await;
     let over = statuses(curl_in(&world, &in_web, &BOB, 1)).await;
     assert_eq!(over, "429");
     drop(held);
