@@ -2,7 +2,8 @@
 
 use std::ffi::CString;
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use arcbroker_policy_files::group_id;
+use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use crate::exit::Failure;
 
@@ -50,11 +51,7 @@ pub(crate) fn user(text: &str) -> Result<Account, Failure> {
 
 /// The group with this name or number.
 pub(crate) fn group(text: &str) -> Result<u32, Failure> {
-    let number = text.parse().ok();
-    let named = || Some(Group::from_name(text).ok()??.gid.as_raw());
-    number
-        .or_else(named)
-        .ok_or_else(|| Failure::Named(format!("there is no group `{text}` here")))
+    group_id(text).ok_or_else(|| Failure::Named(format!("there is no group `{text}` here")))
 }
 
 #[cfg(test)]

@@ -132,6 +132,8 @@ pub(crate) enum Command {
         /// Only those for this resource: a URI, or a short name
         resource: Option<String>,
     },
+    /// Allow somebody tokens for a while: a rule in the broker's memory that ends by itself (needs root)
+    Grant(policy::Grant),
     /// Explain a decision: that of a request, the last denials, or a made-up one (needs root)
     Why(Why),
     /// Try it all without Azure: a simulator of HIMDS and a broker in a temporary directory

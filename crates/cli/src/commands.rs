@@ -4,6 +4,7 @@ mod allow;
 mod audit;
 pub(crate) mod beneath;
 pub(crate) mod demo;
+mod grant;
 mod policy;
 mod reload;
 mod revoke;
@@ -51,6 +52,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Refresh { resource } => {
             runtime.block_on(tokens::refresh(&sockets.admin(), resource.as_deref()))
         }
+        Command::Grant(args) => runtime.block_on(grant::run(&sockets.admin(), &args)),
         Command::Why(why) => runtime.block_on(why::run(&sockets.admin(), &why)),
         Command::Demo { once } => runtime.block_on(demo::run(once)),
         Command::Beneath {

@@ -162,6 +162,51 @@ async fn a_grant_gives_a_token_until_it_ends_and_the_record_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_gives_lists_and_ends_a_grant() {
+    let world = World::start().await;
+    let me = geteuid().to_string();
+    let give = [
+        "grant",
+        "--user",
+        &me,
+        "--for",
+        "30m",
+        "--reason",
+        "INC-9; $(id)",
+        "graph",
+    ];
+    let said = text(&world.arcbroker(&give).await);
+    assert!(
+        said.starts_with("grant 1 is in force for 30 min, until "),
+        "{said}"
+    );
+    assert_eq!(world.token(GRAPH).await.status, 200);
+    assert_eq!(world.audit()[0]["rule"], "grant: INC-9; $(id)");
+    let list = text(&world.arcbroker(&["grant", "--list"]).await);
+    assert!(
+        list.contains(&format!("user = {me}, resources = \"graph\"")),
+        "{list}"
+    );
+    let ended = text(&world.arcbroker(&["grant", "--end", "1"]).await);
+    assert_eq!(ended, "grant 1 has ended: INC-9; $(id)\n");
+    assert_eq!(world.token(GRAPH).await.status, 403);
+    for wrong in [
+        &["grant", "--user", &me, "--for", "30m", "graph"][..],
+        &["grant", "--user", &me, "--reason", "x", "graph"],
+        &["grant", "--for", "30m", "--reason", "x", "graph"],
+        &["grant", "--list", "--end", "1"],
+    ] {
+        assert_eq!(
+            world.arcbroker(wrong).await.status.code(),
+            Some(2),
+            "{wrong:?}"
+        );
+    }
+    let unknown = world.arcbroker(&["grant", "--end", "7"]).await;
+    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_with_a_mistake_gives_nothing() {
     let world = World::start().await;
     let client = world.admin_client();

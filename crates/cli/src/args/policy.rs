@@ -1,11 +1,11 @@
 //! The command lines about the policy.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use arcbroker_policy::Cloud;
 use clap::{ArgGroup, Subcommand};
 
-use crate::{policy::request::Request, settings::Settings};
+use crate::{duration, policy::request::Request, settings::Settings};
 
 /// Which files are meant.
 #[derive(Debug, clap::Args)]
@@ -117,6 +117,29 @@ pub(crate) struct Revoke {
     pub(crate) files: Files,
     /// A URI, taken byte for byte, a short name, or '*' for all
     #[arg(required_unless_present = "rule")]
+    pub(crate) resources: Vec<String>,
+}
+
+/// A rule that ends by itself.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("what").args(["user", "group", "unit", "list", "end"]).multiple(true).required(true))]
+pub(crate) struct Grant {
+    #[command(flatten)]
+    pub(crate) who: Whom,
+    /// For how long, a day at the most: 30m, 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse, required_unless_present_any = ["list", "end"])]
+    pub(crate) time: Option<Duration>,
+    /// Why: it is in the log, in the audit records and in the status
+    #[arg(long, required_unless_present_any = ["list", "end"])]
+    pub(crate) reason: Option<String>,
+    /// Show those that have not ended
+    #[arg(long, conflicts_with_all = ["user", "group", "unit", "container", "identity", "time", "reason", "end", "resources"])]
+    pub(crate) list: bool,
+    /// End one before its time
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["user", "group", "unit", "container", "identity", "time", "reason", "resources"])]
+    pub(crate) end: Option<u64>,
+    /// A URI, taken byte for byte, or a short name: arm, keyvault, storage, graph, sql …
+    #[arg(required_unless_present_any = ["list", "end"])]
     pub(crate) resources: Vec<String>,
 }
 

@@ -1,6 +1,7 @@
 //! `arcbroker whoami`
 
 use arcbroker_client::{Client, wire::WhoamiAnswer};
+use arcbroker_policy::shell_word;
 
 use crate::{
     exit::{Exit, Failure},
@@ -31,7 +32,7 @@ fn fill(page: &mut Page, answer: &WhoamiAnswer) {
     process(page, answer);
     page.blank();
     if answer.resources.is_empty() {
-        page.line("No rule allows you a token. An administrator can add one to the policy:")
+        page.line("No rule allows you a token. An administrator can add one:")
             .line(&suggestion(answer));
         return;
     }
@@ -59,17 +60,17 @@ fn process(page: &mut Page, answer: &WhoamiAnswer) {
     page.field("Container", container);
 }
 
-/// The lines that a rule for this caller begins with, the narrowest that can be had.
+/// The command that allows this caller something, as narrowly as can be.
 fn suggestion(answer: &WhoamiAnswer) -> String {
     let subject = match &answer.unit {
-        Some(unit) => format!("unit = \"{unit}\""),
-        None => format!("user = {}", answer.uid),
+        Some(unit) => format!("--unit {}", shell_word(unit)),
+        None => format!("--user {}", answer.uid),
     };
     let container = match answer.container {
-        Some(true) => " and container = true",
+        Some(true) => " --container",
         _ => "",
     };
-    format!("{subject}{container} in a rule with the resources that you need.")
+    format!("  sudo arcbroker allow {subject}{container} RESOURCE")
 }
 
 #[cfg(test)]
@@ -119,26 +120,18 @@ https://storage.azure.com/  system    nightly backup
         );
         answer.resources.clear();
         for (unit, container, expected) in [
-            (
-                Some("backup.service"),
-                Some(false),
-                "unit = \"backup.service\" in a rule",
-            ),
+            (Some("backup.service"), Some(false), "--unit backup.service"),
             (
                 Some("web.service"),
                 Some(true),
-                "unit = \"web.service\" and container = true in a rule",
+                "--unit web.service --container",
             ),
-            (
-                None,
-                Some(true),
-                "user = 1001 and container = true in a rule",
-            ),
-            (None, Some(false), "user = 1001 in a rule"),
+            (None, Some(true), "--user 1001 --container"),
+            (None, Some(false), "--user 1001"),
         ] {
             answer.unit = unit.map(str::to_owned);
             answer.container = container;
-            let expected = format!("\n{expected} with the resources that you need.\n");
+            let expected = format!("\n  sudo arcbroker allow {expected} RESOURCE\n");
             assert!(text(&answer).ends_with(&expected), "{}", text(&answer));
         }
         (answer.invocation, answer.container) = (None, None);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use arcbroker_policy::SourceFile;
+use arcbroker_policy::{SourceFile, shell_word};
 use arcbroker_policy_files::{group_id, user_id};
 use toml_edit::Value;
 
@@ -89,7 +89,7 @@ impl Request {
         ];
         for (option, values) in options {
             for value in values {
-                let _ = write!(line, " {option} {}", quoted(value));
+                let _ = write!(line, " {option} {}", shell_word(value));
             }
         }
         if self.container {
@@ -99,7 +99,7 @@ impl Request {
             line.push_str(" --bypass-cache");
         }
         for resource in &self.resources {
-            let _ = write!(line, " {}", quoted(resource));
+            let _ = write!(line, " {}", shell_word(resource));
         }
         clean(&line) + "\n"
     }
@@ -177,16 +177,6 @@ fn account(name: &str) -> Value {
     match name.parse::<u32>() {
         Ok(id) => i64::from(id).into(),
         Err(_) => name.into(),
-    }
-}
-
-/// As a shell takes it.
-fn quoted(word: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+%".contains(c);
-    if !word.is_empty() && word.chars().all(harmless) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 
