@@ -1,7 +1,8 @@
-//! What it costs to know a caller: `cargo bench -p arcbroker-broker`.
+//! What it costs to know a caller, and to decide: `cargo bench -p arcbroker-broker`.
 //!
 //! A connection of a process that has been seen within the last second, one of a process that has not,
-//! and what each request on a kept connection adds.
+//! and what each request on a kept connection adds. Then all that decides about such a request: who it
+//! is, 100 rules of which the last one holds, and the line of its record.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,9 +14,14 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use arcbroker_broker::ability::{Ability, Options};
+use arcbroker_broker::audit::{self, AuditLog};
 use arcbroker_broker::clock::{Clock, Now};
 use arcbroker_broker::evidence::Observer;
 use arcbroker_broker::peer::{Peer, Watched};
+use arcbroker_broker::record::{Drafts, Outcome, Record, TokenFacts};
+use arcbroker_policy::{
+    Accounts, Cloud, Diagnostics, Identity, Policy, Resource, RuleSet, SourceFile,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::net::UnixStream;
 
@@ -75,5 +81,72 @@ fn callers(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, callers);
+fn hundred_rules(uid: u32) -> Policy {
+    let rule = |number: u32| {
+        let user = if number == 99 { uid } else { 100_000 + number };
+        format!(
+            "[[rule]]\nname = \"rule {number}\"\nuser = {user}\nresources = [\"keyvault\", \"storage\"]\n"
+        )
+    };
+    let rules: String = (0..100).map(rule).collect();
+    let file = SourceFile {
+        name: "bench.toml".to_owned(),
+        bytes: format!("version = 1\n{rules}").into_bytes(),
+    };
+    let mut diagnostics = Diagnostics::new();
+    let rules = RuleSet::parse(&[file], Cloud::Public, &mut diagnostics).unwrap();
+    rules.compile(&Accounts::default(), &mut diagnostics)
+}
+
+fn deciding(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (ours, _theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
+    let [still, _] = clocks();
+    let watched = Watched::new(&ours, Peer::of(&ours).unwrap(), &observer(still)).unwrap();
+    let policy = hundred_rules(watched.uid());
+    let resource = Resource::exact("https://vault.azure.net").unwrap();
+    let (clock, identity) = (Clock::system(), Identity::System);
+    let run = AuditLog::open(&NOWHERE, clock.clone()).unwrap();
+    let mut drafts = Drafts::default();
+    criterion.bench_function("deciding about one request", |bench| {
+        bench.iter(|| {
+            let peer = watched.now();
+            let grant = policy.decide(&peer.caller, &identity, &resource).unwrap();
+            let record = Record {
+                outcome: Outcome::Issued,
+                id: run.next_id(),
+                caller: &peer.caller,
+                user: Some("backup"),
+                pid: peer.pid,
+                invocation: peer.invocation.as_deref(),
+                identity: Some(grant.identity()),
+                resource: Some(grant.resource().as_str()),
+                rule: Some(grant.rule()),
+                policy: policy.hash(),
+                cache: Some("cache"),
+                took: Duration::from_millis(1),
+                token: Some(TokenFacts {
+                    expires_on: 1_795_562_349,
+                    uti: Some("HeT_jFjUKujPVDTj7fSzFg"),
+                    sha256: "74787541180e",
+                }),
+            };
+            drafts.push(black_box(&record), &clock);
+            if drafts.bytes() > 64 * 1024 {
+                drafts = Drafts::default();
+            }
+        });
+    });
+}
+
+const NOWHERE: audit::Options = audit::Options {
+    file: None,
+    journal: None,
+    required: false,
+};
+
+criterion_group!(benches, callers, deciding);
 criterion_main!(benches);

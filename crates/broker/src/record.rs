@@ -115,7 +115,7 @@ pub struct RequestId {
 
 /// Records that are written but for their place in the chain.
 #[derive(Debug, Default)]
-pub(crate) struct Drafts {
+pub struct Drafts {
     text: Vec<u8>,
     cuts: Vec<Cut>,
 }
@@ -129,7 +129,7 @@ struct Cut {
 
 impl Drafts {
     /// Adds a record, as of now.
-    pub(crate) fn push(&mut self, record: &Record<'_>, clock: &Clock) {
+    pub fn push(&mut self, record: &Record<'_>, clock: &Clock) {
         self.object(&Head::new(clock));
         // Its brace: the object goes on.
         self.text.pop();
@@ -148,7 +148,7 @@ impl Drafts {
     }
 
     /// How much memory they take.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.text.len()
     }
 

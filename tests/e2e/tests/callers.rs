@@ -56,15 +56,15 @@ async fn b24_a_user_without_a_rule_is_told_what_an_administrator_can_do() {
         .as_str()
         .unwrap()
         .to_owned();
-    let dir = world.path("policy.d").display().to_string();
+    let why = format!("sudo arcbroker why {id}");
+    let allow = "sudo arcbroker allow --user 64102 https://vault.azure.net";
     for part in [
         "uid 64102",
         "https://vault.azure.net",
         id,
         "administrator",
-        "[[rule]]",
-        "user = 64102",
-        &dir,
+        &why,
+        allow,
     ] {
         assert!(words.contains(part), "{part}: {words}");
     }

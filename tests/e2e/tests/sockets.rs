@@ -95,7 +95,7 @@ async fn health_and_status_say_how_it_goes() {
     assert_eq!(status["pid"], world.daemon.pid());
     assert_eq!(
         status["requests"],
-        serde_json::json!({"issued": 1, "denied": 0, "malformed": 0, "unavailable": 0, "abandoned": 0})
+        serde_json::json!({"issued": 1, "denied": 0, "malformed": 0, "unavailable": 0, "abandoned": 0, "throttled": 0})
     );
     assert_eq!(status["audit"]["sequence"], 1);
     assert_eq!(status["policy"]["rules"], 1);

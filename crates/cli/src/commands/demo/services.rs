@@ -93,6 +93,8 @@ impl Programs {
             .arg("beneath")
             .arg(std::process::id().to_string())
             .arg(program)
+            // What follows is the program's: `--config` is an option of ours, too.
+            .arg("--")
             .args(args)
             .process_group(0)
             .kill_on_drop(true)
