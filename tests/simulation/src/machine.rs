@@ -147,9 +147,9 @@ impl Machine {
     /// A tick acts on a slot only when that is wanted and due, and `refresh_in` is the time until
     /// then: it shrinks as fast as the boot clock runs, unless a clock is moved. What else can
     /// change a slot is a request for another token, a command, a fetch that runs, or the retry of
-    /// one that failed. So where every slot holds a token that is not due, without a failure beside
-    /// it and without a fetch under way, ticks do nothing until the first of them is due, or one of
-    /// these things happens. One of the tests proves that a run with all ticks has the same trace.
+    /// one that failed. So where every wanted slot holds a token that is not due, none has a failure,
+    /// and no fetch is under way, ticks do nothing until the first token is due, or one of these
+    /// things happens. One of the tests proves that a run with all ticks has the same trace.
     pub fn idle_for(&self) -> Option<Duration> {
         if !self.is_settled() {
             return None;
@@ -159,9 +159,14 @@ impl Machine {
             if report.flying || report.view.failure.is_some() {
                 return None;
             }
-            idle = idle.min(report.view.refresh_in?);
+            match report.view.refresh_in {
+                Some(left) if !left.is_zero() => idle = idle.min(left),
+                _ if report.wanted => return None,
+                // Nobody wants it. Who comes back for it is a request for another token.
+                _ => {}
+            }
         }
-        Some(idle).filter(|idle| !idle.is_zero())
+        Some(idle)
     }
 
     /// How many entries the cache has.

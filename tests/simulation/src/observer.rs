@@ -11,7 +11,7 @@ use crate::event::{Ended, Event, Trace, digest};
 use crate::fault::{Class, Fault, RetryAfter, Stage};
 use crate::figures::Figures;
 use crate::health::Health;
-use crate::holding::{Held, Holding};
+use crate::holding::{Held, Holding, INTEREST};
 use crate::invariant::{Breach, Check, Invariant};
 use crate::keys::{IDENTITIES, KEYS};
 use crate::timeline::{Moment, Shift, Timeline};
@@ -195,6 +195,13 @@ impl Seen {
     /// away must change neither.
     pub fn digests(&self) -> (u64, u64) {
         (self.upstream.digest(), self.stayers)
+    }
+
+    /// Whether somebody has asked for this key so lately that it is kept fresh for a while yet.
+    pub fn is_wanted(&self, key: usize) -> bool {
+        let boot = self.timeline.moment().now.boot;
+        let asked = self.keys[key].asked;
+        asked.is_some_and(|asked| boot.saturating_sub(asked) < INTEREST / 2)
     }
 
     /// The SHA-256 of the token that a client of this key has.

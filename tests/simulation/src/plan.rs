@@ -107,7 +107,7 @@ impl Plan {
         } else {
             Duration::ZERO
         };
-        let between_faults = dice.pick(&[20 * DAY, 8 * DAY, 4 * DAY, 2 * DAY]);
+        let between_faults = dice.pick(&[30 * DAY, 15 * DAY, 8 * DAY, 4 * DAY]);
         let wall = match dice.below(12) {
             0 => Shift::Behind(50 * YEAR),
             1 => Shift::Behind(dice.spread(SECOND, DAY)),
@@ -186,9 +186,9 @@ impl Plan {
             0.2 + 0.6 * dice.unit()
         };
         let time = if dice.chance(0.03) {
-            dice.spread(6 * HOUR, 4 * DAY)
+            dice.spread(4 * HOUR, 36 * HOUR)
         } else {
-            dice.spread(2 * SECOND, 6 * HOUR)
+            dice.spread(2 * SECOND, 4 * HOUR)
         };
         (fault, share, time)
     }

@@ -99,7 +99,7 @@ struct World {
     /// How much had happened when it was last asked how long ticks will do nothing, and until when
     /// they will not by the boot clock, if so: to ask costs more than most of what happens.
     idle: Option<(Stirs, Option<Duration>)>,
-    /// Requests for another token than there is.
+    /// Requests for another token than there is, or for one that nobody wanted any more.
     wishes: u64,
     /// Awake.
     restless_until: Duration,
@@ -275,8 +275,6 @@ impl World {
             self.wishes,
         ];
         match self.idle {
-            // More ticks than needed do no harm.
-            Some((then, None)) if then == stirs => return None,
             Some((then, Some(until))) if then == stirs && until > boot => {
                 return Some(until.saturating_sub(boot));
             }
@@ -384,7 +382,11 @@ impl World {
     /// on the order in which tasks run.
     fn ask(&mut self, kind: Kind, patience: Option<Duration>) {
         self.orders += 1;
-        self.wishes += u64::from(matches!(kind, Kind::Token(_, wish) if wish != Wish::Nothing));
+        if let Kind::Token(key, wish) = kind
+            && (wish != Wish::Nothing || !self.observer.lock().is_wanted(key))
+        {
+            self.wishes += 1;
+        }
         let has = match kind {
             Kind::Token(key, Wish::Another) => self.observer.lock().held_digest(key),
             _ => None,
