@@ -29,7 +29,7 @@ impl Party {
 const FEW: usize = 64;
 
 /// A map whose entries are dropped some time after they stop to say anything. It holds at most twice
-/// as many as matter, and [`FEW`] more; a look-up costs the same on average however many there are.
+/// as many as matter, and a few more; a look-up costs the same on average however many there are.
 #[derive(Debug)]
 pub struct Brief<K, V> {
     map: HashMap<K, V>,

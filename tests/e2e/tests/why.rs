@@ -22,6 +22,16 @@ fn text(output: &std::process::Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// A broker that knows which cloud it is in: before, no grant is given and nothing is tried.
+async fn settled() -> World {
+    let world = World::start().await;
+    eventually("the cloud is known", || async {
+        world.status().await.upstream.cloud.is_some()
+    })
+    .await;
+    world
+}
+
 /// The rule that a grant for the user of the tests needs.
 fn grant_for_graph() -> String {
     let uid = geteuid();
@@ -118,7 +128,7 @@ async fn a_made_up_request_is_judged_and_costs_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_gives_a_token_until_it_ends_and_the_record_names_it() {
-    let world = World::start().await;
+    let world = settled().await;
     let client = world.admin_client();
     assert_eq!(world.token(GRAPH).await.status, 403);
     let hour = Duration::from_hours(1);
@@ -163,7 +173,7 @@ async fn a_grant_gives_a_token_until_it_ends_and_the_record_names_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_gives_lists_and_ends_a_grant() {
-    let world = World::start().await;
+    let world = settled().await;
     let me = geteuid().to_string();
     let give = [
         "grant",
@@ -208,7 +218,7 @@ async fn an_administrator_gives_lists_and_ends_a_grant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_with_a_mistake_gives_nothing() {
-    let world = World::start().await;
+    let world = settled().await;
     let client = world.admin_client();
     let rule = grant_for_graph();
     let hour = Duration::from_hours(1);
@@ -244,7 +254,7 @@ async fn a_grant_with_a_mistake_gives_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_policy_is_counted_and_decides_nothing() {
-    let world = World::start().await;
+    let world = settled().await;
     let (dir, uid) = (world.path("policy.shadow.d"), geteuid());
     fs::create_dir(&dir).unwrap();
     let file = dir.join("next.toml");
