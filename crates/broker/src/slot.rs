@@ -430,13 +430,14 @@ impl Held {
                 || (bypass && to.expires_on() >= self.token.expires_on()))
     }
 
-    /// Upstream had nothing better. It may by the time that half of what is left is gone; or when
-    /// its cache may be passed by, or when requests begin to wait, whichever comes first.
+    /// Upstream had nothing better. It may by the time that half of what is left is gone, or when
+    /// its cache may be passed by, whichever comes first. Where that was in vain, it is asked again
+    /// half-way to when requests begin to wait: they are not to find out that it has a better one.
     fn keep(&mut self, bypass: bool, now: Now) {
         let left = self.token.remaining(now);
         let to_floor = match left.checked_sub(LITTLE_LEFT) {
             Some(gap) if !gap.is_zero() => gap,
-            _ if bypass => left.saturating_sub(SOFT_FLOOR),
+            _ if bypass => left.saturating_sub(SOFT_FLOOR) / 2,
             // Its cache may be passed by already, and was not.
             _ => Duration::ZERO,
         };

@@ -344,9 +344,10 @@ impl Seen {
     fn check_key_fresh(&self, key: usize, at: Moment) -> Check {
         let (holding, settled) = (&self.keys[key], self.settled(key));
         let calm = self.calm(key, at).is_some_and(|calm| calm >= settled);
-        let wanted = holding
-            .asked
-            .is_some_and(|asked| at.now.boot.saturating_sub(asked) + settled <= INTEREST);
+        let ago = |then| at.now.boot.saturating_sub(then);
+        let wanted = holding.asked.is_some_and(|asked| ago(asked) + settled <= INTEREST)
+            // Who came back a moment ago waits for a fetch.
+            && holding.wanted_since.is_some_and(|since| ago(since) >= settled);
         let forgot_lately = at.awake < holding.forgot + settled;
         let short = holding.certain().is_some_and(|held| {
             let age = at.now.boot.saturating_sub(held.got.now.boot);

@@ -183,6 +183,20 @@ fn the_same_token_again_does_not_loop() {
 }
 
 #[test]
+fn i12_the_same_token_past_the_cache_is_asked_for_again_before_requests_wait() {
+    let mut slot = with_token(0, 900);
+    land(&mut slot, Ok(token("again", 310, 900)), at(310), 1.0);
+    let errand = slot.errand(at(371));
+    assert!(errand.bypass, "less than ten minutes are left");
+    slot.land(errand, Ok(token("once more", 371, 900)), at(371), 1.0);
+    // 529 s are left, and 229 s until requests wait.
+    for (seconds, due) in [(480, false), (486, true)] {
+        let plan = slot.plan(at(seconds), false, PATIENCE, Wish::default());
+        assert_eq!(matches!(plan, Plan::ServeAndRefresh(_)), due, "{seconds}");
+    }
+}
+
+#[test]
 fn a_token_that_ends_sooner_does_not_replace_one_that_ends_later() {
     let mut slot = with_token(0, DAY);
     land(&mut slot, Ok(token("worse", 10, 3600)), at(10), 1.0);
