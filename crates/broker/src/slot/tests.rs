@@ -185,10 +185,10 @@ fn the_same_token_again_does_not_loop() {
 #[test]
 fn i12_the_same_token_past_the_cache_is_asked_for_again_before_requests_wait() {
     let mut slot = with_token(0, 900);
-    land(&mut slot, Ok(token("again", 310, 900)), at(310), 1.0);
+    land(&mut slot, Ok(token("first", 310, 900)), at(310), 1.0);
     let errand = slot.errand(at(371));
     assert!(errand.bypass, "less than ten minutes are left");
-    slot.land(errand, Ok(token("once more", 371, 900)), at(371), 1.0);
+    slot.land(errand, Ok(token("first", 371, 900)), at(371), 1.0);
     // 529 s are left, and 229 s until requests wait.
     for (seconds, due) in [(480, false), (486, true)] {
         let plan = slot.plan(at(seconds), false, PATIENCE, Wish::default());
@@ -380,10 +380,11 @@ fn i30_the_same_token_twice_is_asked_for_after_half_of_what_is_left_and_a_minute
     let mut slot = with_token(0, 3600);
     for (now, gap) in [
         (1800, 900),
-        // Ten minutes are left then, and five.
+        // Ten minutes are left then; after that, half of what is left until it is five.
         (2700, 300),
-        (3000, 300),
-        (3250, 60),
+        (3000, 150),
+        (3150, 75),
+        (3225, 60),
         (3300, 60),
     ] {
         land(&mut slot, Ok(token("first", now, 3600)), at(now), 1.0);
