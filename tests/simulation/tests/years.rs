@@ -42,7 +42,8 @@ fn demand_whole(outcome: &Outcome) {
 fn every_invariant_holds_at_every_step_of_twenty_machine_years() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let campaign = Campaign {
-        first: 1,
+        // Among them 46, which once found a defect.
+        first: 31,
         seeds: 20,
         length: YEAR,
         go_on: false,
