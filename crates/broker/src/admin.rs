@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use arcbroker_client::wire::{
-    DecisionsAnswer, ExplainAnswer, GrantsAnswer, SCHEMA, ShadowVerdict, TokensAnswer, path,
+    DecisionsAnswer, ExplainAnswer, GRANT_PREFIX, GrantsAnswer, SCHEMA, ShadowVerdict,
+    TokensAnswer, path,
 };
 use arcbroker_policy::{Identity, Resource};
 use arcbroker_policy_files::load_text;
@@ -231,7 +232,7 @@ impl Service {
         let mut names = policy.rule_names();
         let is_one = names
             .next()
-            .is_some_and(|name| name.starts_with(timed_grants::PREFIX));
+            .is_some_and(|name| name.starts_with(GRANT_PREFIX));
         if !is_one || names.next().is_some() {
             return Err(Malformed::Value("rule").into());
         }

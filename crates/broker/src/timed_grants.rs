@@ -17,9 +17,6 @@ const MOST: usize = 64;
 /// The longest.
 pub const LONGEST: Duration = Duration::from_hours(24);
 
-/// What the name of the rule begins with: so records tell it from a rule of the files.
-pub const PREFIX: &str = "grant: ";
-
 /// All that have not ended.
 #[derive(Debug, Default)]
 pub struct TimedGrants(Mutex<Given>);

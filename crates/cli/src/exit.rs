@@ -76,6 +76,9 @@ pub(crate) enum Failure {
     TooShort { left: Duration, wanted: Duration },
     #[error("{0}")]
     Tokens(#[source] Error),
+    /// A command line that asks for nothing sensible.
+    #[error("{0}")]
+    Usage(String),
     /// Of a command on policy files whose exit code 1 says that they differ.
     #[error("{0}")]
     Trouble(#[source] policy::Error),
@@ -84,8 +87,9 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            // The numbers below 4 speak of health.
+            // Of `status`, the numbers below speak of health.
             Self::Status(_) | Self::Policy(policy::Error::Untold(_)) => Exit::UNREACHABLE,
+            Self::Usage(_) => Exit::USAGE,
             Self::Audit(_)
             | Self::Demo(_)
             | Self::Named(_)
@@ -127,7 +131,11 @@ impl Failure {
             Self::Audit(error) | Self::AuditTrouble(error) => error.advice(),
             Self::Policy(error) | Self::Trouble(error) => error.advice(),
             Self::Demo(error) => error.advice(),
-            Self::Named(_) | Self::Output(_) | Self::ReaderGone | Self::Start(_) => None,
+            Self::Named(_)
+            | Self::Output(_)
+            | Self::ReaderGone
+            | Self::Start(_)
+            | Self::Usage(_) => None,
         }
     }
 }

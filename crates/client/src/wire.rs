@@ -13,7 +13,7 @@ mod decisions;
 
 pub use audit::AuditRecord;
 pub use decisions::{
-    Decision, DecisionsAnswer, ExplainAnswer, Explained, GrantsAnswer, RuleExamined,
+    Decision, DecisionsAnswer, ExplainAnswer, Explained, GRANT_PREFIX, GrantsAnswer, RuleExamined,
     ShadowDifference, ShadowStatus, ShadowVerdict, TimedGrant,
 };
 

@@ -89,7 +89,7 @@ pub use identity::{ArmId, Identity, IdentityError};
 pub use lint::UnitFile;
 pub use policy::{Allowed, Denial, Grant, Policy};
 pub use resource::{MAX_RESOURCE, Resource, ResourceError};
-pub use rule::ResourcePattern;
+pub use rule::{MAX_RULE_NAME, ResourcePattern, may_be_in_rule_name};
 pub use rule_set::{RuleSet, SourceFile};
 pub use source::{Location, Spanned};
 pub use subject::Accounts;

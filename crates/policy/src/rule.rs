@@ -7,7 +7,12 @@ use crate::{
 };
 
 /// Characters of the longest name of a rule.
-const MAX_NAME: usize = 64;
+pub const MAX_RULE_NAME: usize = 64;
+
+/// Whether a name of a rule may have it: all that is seen in one line, and spaces between.
+pub fn may_be_in_rule_name(c: char) -> bool {
+    c == ' ' || c.is_ascii_graphic() || (!c.is_ascii() && c.is_alphanumeric())
+}
 
 /// A rule as written, with the resources and identities that it gives.
 #[derive(Clone, Debug)]
@@ -90,12 +95,14 @@ fn name(table: &mut Table<'_>, diagnostics: &mut Diagnostics) -> Option<Spanned<
     );
     let name = table.string("name", diagnostics)?;
     let text = name.value.as_str();
-    let is_visible =
-        |c: char| c == ' ' || c.is_ascii_graphic() || (!c.is_ascii() && c.is_alphanumeric());
     let length = text.chars().count();
-    if length == 0 || length > MAX_NAME || text.trim() != text || !text.chars().all(is_visible) {
+    if length == 0
+        || length > MAX_RULE_NAME
+        || text.trim() != text
+        || !text.chars().all(may_be_in_rule_name)
+    {
         let help =
-            format!("write 1 to {MAX_NAME} visible characters, with spaces only between them");
+            format!("write 1 to {MAX_RULE_NAME} visible characters, with spaces only between them");
         diagnostics.error_at(&name, "the name cannot be shown in one line", help);
         return None;
     }

@@ -119,7 +119,16 @@ async fn a_made_up_request_is_judged_and_costs_nothing() {
     assert!(text(&screen).starts_with("allowed"), "{screen:?}");
     let unit = world.arcbroker(&["why", "--unit", "a b", "keyvault"]).await;
     assert_eq!(unit.status.code(), Some(1), "{unit:?}");
+    let list = world.arcbroker(&["why", "--json"]).await;
+    let list: serde_json::Value = serde_json::from_str(&text(&list)).unwrap();
+    assert_eq!(
+        (&list["schema"], list["decisions"].as_array().map(Vec::len)),
+        (&1.into(), Some(0))
+    );
+    let wrong = world.arcbroker(&["why", "--identity", "system"]).await;
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
     let wrong = world.arcbroker(&["why", "keyvault"]).await;
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
     assert!(
         String::from_utf8_lossy(&wrong.stderr).contains("name who asks"),
         "{wrong:?}"

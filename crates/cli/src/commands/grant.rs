@@ -1,6 +1,10 @@
 //! `arcbroker grant`
 
-use arcbroker_client::{Client, wire::TimedGrant};
+use arcbroker_client::{
+    Client,
+    wire::{GRANT_PREFIX, TimedGrant},
+};
+use arcbroker_policy::{MAX_RULE_NAME, may_be_in_rule_name};
 
 use crate::{
     args::policy::Grant,
@@ -9,12 +13,6 @@ use crate::{
     exit::{Exit, Failure},
     output::{Page, clean},
 };
-
-/// What the name of the rule begins with, so that records tell it from a rule of the files.
-const PREFIX: &str = "grant: ";
-
-/// Characters of the longest name of a rule.
-const MAX_NAME: usize = 64;
 
 pub(super) async fn run(admin: &Client, args: &Grant) -> Result<Exit, Failure> {
     let mut page = Page::new();
@@ -38,8 +36,9 @@ pub(super) async fn run(admin: &Client, args: &Grant) -> Result<Exit, Failure> {
 }
 
 fn name(reason: &str) -> String {
-    let name = format!("{PREFIX}{}", clean(reason.trim()));
-    let name: String = name.chars().take(MAX_NAME).collect();
+    let name = format!("{GRANT_PREFIX}{}", clean(reason.trim()));
+    let fitting = |c| if may_be_in_rule_name(c) { c } else { '-' };
+    let name: String = name.chars().map(fitting).take(MAX_RULE_NAME).collect();
     name.trim_end().to_owned()
 }
 
@@ -136,8 +135,12 @@ GRANT  LEFT    BY    RULE                               REASON
     #[test]
     fn the_name_of_the_rule_tells_the_reason_and_fits() {
         assert_eq!(name(" on call\n"), "grant: on call");
+        assert_eq!(
+            name("on call — Jörg’s turn"),
+            "grant: on call - Jörg-s turn"
+        );
         let long = name(&"reason ".repeat(30));
-        assert!(long.chars().count() <= MAX_NAME && long.starts_with("grant: reason"));
+        assert!(long.chars().count() <= MAX_RULE_NAME && long.starts_with("grant: reason"));
         assert!(!long.ends_with(' '));
     }
 }

@@ -20,11 +20,13 @@ pub(super) async fn run(
     config: Option<&Path>,
     command: &PolicyCommand,
 ) -> Result<Exit, Failure> {
-    let settings = Settings::read(config)?;
+    let settings = Settings::read(config);
     match command {
-        PolicyCommand::Test(args) => test::run(&settings, args),
-        PolicyCommand::Diff(args) => diff::run(&settings, args),
-        PolicyCommand::Replay(args) => replay::run(admin, &settings, args).await,
-        PolicyCommand::Promote(args) => promote::run(admin, &settings, args).await,
+        PolicyCommand::Test(args) => test::run(&settings?, args),
+        PolicyCommand::Diff(args) => diff::run(&settings.map_err(Failure::Trouble)?, args),
+        PolicyCommand::Replay(args) => {
+            replay::run(admin, &settings.map_err(Failure::Trouble)?, args).await
+        }
+        PolicyCommand::Promote(args) => promote::run(admin, &settings?, args).await,
     }
 }

@@ -218,7 +218,8 @@ fn left(page: &mut Page, policy: &Policy, asked: &Policy, kept: &[Kept]) -> bool
                 "  left alone, because {}: edit it, or remove it whole with",
                 kept.why
             ));
-            page.line(&format!("  arcbroker revoke --rule '{name}'"));
+            let quoted = name.replace('\'', r"'\''");
+            page.line(&format!("  arcbroker revoke --rule '{quoted}'"));
         }
     }
     !rules.is_empty()

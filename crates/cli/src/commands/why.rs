@@ -1,6 +1,6 @@
 //! `arcbroker why`
 
-use arcbroker_client::wire::{Decision, ExplainAnswer, Explained};
+use arcbroker_client::wire::{Decision, DecisionsAnswer, ExplainAnswer, Explained, SCHEMA};
 use arcbroker_client::{Case, Client};
 use arcbroker_policy::{Caller, Identity, Resource, Unit, allow_command};
 
@@ -22,6 +22,11 @@ const NEAREST: usize = 5;
 pub(super) async fn run(client: &Client, why: &Why) -> Result<Exit, Failure> {
     let is_made_up =
         why.user.is_some() || why.unit.is_some() || why.container || !why.group.is_empty();
+    if why.identity.is_some() && !is_made_up {
+        return Err(usage(
+            "--identity is about a made-up request: name who asks, with --user or --unit",
+        ));
+    }
     let answer = match (&why.subject, is_made_up) {
         (None, true) => return Err(usage("name the resource, such as keyvault")),
         (None, false) => return denials(client, why.json).await,
@@ -45,7 +50,7 @@ pub(super) async fn run(client: &Client, why: &Why) -> Result<Exit, Failure> {
 }
 
 fn usage(text: &str) -> Failure {
-    Failure::Named(text.to_owned())
+    Failure::Usage(text.to_owned())
 }
 
 /// Eight hexadecimal digits, a hyphen, a number.
@@ -82,7 +87,10 @@ async fn denials(client: &Client, json: bool) -> Result<Exit, Failure> {
     let decisions = client.decisions(DENIALS, Some("denied")).await;
     let decisions = decisions.map_err(Failure::Command)?;
     if json {
-        output::print_json(&decisions)?;
+        output::print_json(&DecisionsAnswer {
+            schema: SCHEMA,
+            decisions,
+        })?;
         return Ok(Exit::OK);
     }
     let mut page = Page::new();
@@ -268,7 +276,7 @@ fn suggestion(explained: &Explained, user: Option<&str>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use arcbroker_client::wire::{RuleExamined, SCHEMA, ShadowVerdict};
+    use arcbroker_client::wire::{RuleExamined, ShadowVerdict};
 
     use super::*;
 

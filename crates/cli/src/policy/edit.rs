@@ -260,7 +260,10 @@ fn id(value: &Value, known: &BTreeMap<String, u32>) -> Option<u32> {
     match value {
         Value::Integer(id) => u32::try_from(*id.value()).ok(),
         // The same that the policy takes for a number.
-        Value::String(name) => known.get(name.value()).copied(),
+        Value::String(name) => {
+            let known = known.get(name.value()).copied();
+            known.or_else(|| name.value().parse().ok())
+        }
         _ => None,
     }
 }

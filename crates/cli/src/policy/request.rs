@@ -2,15 +2,12 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use arcbroker_policy::{SourceFile, shell_word};
+use arcbroker_policy::{MAX_RULE_NAME, SourceFile, shell_word};
 use arcbroker_policy_files::{group_id, user_id};
 use toml_edit::Value;
 
 use super::Error;
 use crate::output::clean;
-
-/// Characters of the longest name of a rule.
-const MAX_NAME: usize = 64;
 
 /// Who, and what for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -123,7 +120,7 @@ pub(crate) fn stem(name: &str) -> String {
 
 /// Not too long, with room for a number, and not empty.
 fn shortened(name: &str) -> String {
-    let mut name: String = name.chars().take(MAX_NAME - 4).collect();
+    let mut name: String = name.chars().take(MAX_RULE_NAME - 4).collect();
     while !name.is_empty() && !name.ends_with(|last: char| last.is_ascii_alphanumeric()) {
         name.pop();
     }
@@ -246,7 +243,7 @@ bypass-cache = true
         let taken = BTreeSet::from(["backup.service-arm", "backup.service-arm-2"]);
         assert_eq!(request(&["arm"]).name(&taken), "backup.service-arm-3");
         let long = request(&["x".repeat(300).as_str()]).name(&BTreeSet::new());
-        assert!(long.len() <= MAX_NAME, "{long}");
+        assert!(long.len() <= MAX_RULE_NAME, "{long}");
         assert_eq!(stem("nightly backup"), "nightly-backup");
         assert_eq!(stem("../\u{fc}"), "rule");
     }

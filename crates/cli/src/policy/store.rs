@@ -5,6 +5,8 @@
 //! interrupted command has left behind is removed by the next.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, ErrorKind, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
@@ -34,6 +36,17 @@ pub(crate) struct Store {
     dir: PathBuf,
     owners: Vec<u32>,
     lock: Flock<File>,
+    /// Of files that were removed, in case they are to come back.
+    removed: RefCell<BTreeMap<PathBuf, Looks>>,
+}
+
+/// Who may read and write a file.
+#[derive(Clone, Copy, Debug)]
+struct Looks {
+    owner: u32,
+    /// None for that of whoever writes.
+    group: Option<u32>,
+    mode: u32,
 }
 
 /// One file that is made, changed or removed.
@@ -51,6 +64,7 @@ impl Store {
             dir: dir.to_owned(),
             owners: owners.to_vec(),
             lock: lock(dir)?,
+            removed: RefCell::default(),
         };
         store.sweep();
         Ok(store)
@@ -104,7 +118,12 @@ impl Store {
             return Err(Error::Changed(path.clone()));
         }
         let Some(bytes) = &change.after else {
-            return fs::remove_file(path).map_err(|error| Error::write(path, error));
+            let looks = looks(path);
+            fs::remove_file(path).map_err(|error| Error::write(path, error))?;
+            self.removed
+                .borrow_mut()
+                .extend(looks.map(|looks| (path.clone(), looks)));
+            return Ok(());
         };
         let hidden = self.dir.join(format!("{HIDDEN}{}.tmp", std::process::id()));
         let written = self.write(&hidden, bytes, path).and_then(|()| {
@@ -122,11 +141,17 @@ impl Store {
         written
     }
 
-    /// With the owner and mode of the file that it is to replace, else those of a policy file.
+    /// With the owner, group and mode of the file that it is to replace, or that was there before;
+    /// else those of a policy file.
     fn write(&self, hidden: &Path, bytes: &[u8], like: &Path) -> Result<(), Error> {
-        let (owner, mode) = match fs::symlink_metadata(like) {
-            Ok(meta) => (meta.uid(), meta.mode() & 0o7777),
-            Err(_) => (owner(hidden, &self.owners)?, FILE_MODE),
+        let known = looks(like).or_else(|| self.removed.borrow().get(like).copied());
+        let looks = match known {
+            Some(looks) => looks,
+            None => Looks {
+                owner: owner(hidden, &self.owners)?,
+                group: None,
+                mode: FILE_MODE,
+            },
         };
         let write = || {
             let mut options = File::options();
@@ -136,10 +161,12 @@ impl Store {
                 .mode(0o600)
                 .open(hidden)?;
             file.write_all(bytes)?;
-            if owner != geteuid().as_raw() {
-                fchown(&file, Some(owner), None)?;
+            let made = file.metadata()?;
+            let group = looks.group.filter(|&group| group != made.gid());
+            if looks.owner != made.uid() || group.is_some() {
+                fchown(&file, Some(looks.owner), group)?;
             }
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.set_permissions(fs::Permissions::from_mode(looks.mode))?;
             file.sync_all()
         };
         write().map_err(|error| Error::write(hidden, error))
@@ -157,6 +184,16 @@ impl Store {
             }
         }
     }
+}
+
+/// None where there is no file.
+fn looks(path: &Path) -> Option<Looks> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    Some(Looks {
+        owner: meta.uid(),
+        group: Some(meta.gid()),
+        mode: meta.mode() & 0o7777,
+    })
 }
 
 /// Gives a new directory the mode and the owner of a policy directory.
@@ -295,6 +332,37 @@ mod tests {
         store(dir.path()).apply(&[change]).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_to_string(path).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_changed_file_keeps_its_group_and_one_that_comes_back_is_as_it_was() {
+        // One that this process may give a file to.
+        let groups = nix::unistd::getgroups().unwrap_or_default();
+        let other = groups.iter().map(|group| group.as_raw());
+        let own = nix::unistd::getegid().as_raw();
+        let group = if geteuid().is_root() {
+            64_111
+        } else {
+            other.max().unwrap_or(own)
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::chown(&path, None, Some(group)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let store = store(dir.path());
+        let looks = || {
+            let meta = fs::metadata(&path).unwrap();
+            (meta.gid(), meta.mode() & 0o7777)
+        };
+        let changed = change(path.clone(), Some("old"), Some("new"));
+        store.apply(std::slice::from_ref(&changed)).unwrap();
+        assert_eq!(looks(), (group, 0o640));
+        let removed = [change(path.clone(), Some("new"), None)];
+        store.apply(&removed).unwrap();
+        assert!(!path.exists());
+        store.take_back(&removed);
+        assert_eq!(looks(), (group, 0o640));
     }
 
     #[test]

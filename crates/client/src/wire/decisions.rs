@@ -129,6 +129,9 @@ pub struct GrantsAnswer {
     pub grants: Vec<TimedGrant>,
 }
 
+/// What the name of a rule for a while begins with, so that records tell it from one of the files.
+pub const GRANT_PREFIX: &str = "grant: ";
+
 /// A rule that ends by itself.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct TimedGrant {

@@ -34,11 +34,14 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let (live, shadow) = (&settings.policy_dir, &settings.shadow_dir);
     let daemon = Daemon::find(admin, live).await?;
-    let cloud = args.cloud.or(daemon.cloud()).or(settings.cloud);
+    let cloud = args.cloud.or(settings.cloud).or(daemon.cloud());
     let judge = Judge {
         cloud: cloud.unwrap_or_default(),
         accounts: &Accounts::default(),
     };
+    if !shadow.exists() {
+        return Err(Error::NoShadow(shadow.clone()).into());
+    }
     // Both, so that no other command writes into either while they change places.
     let locks = if args.dry_run {
         None
@@ -82,12 +85,17 @@ async fn put_in_force(
 ) -> Result<(), Error> {
     let (live, shadow) = (&settings.policy_dir, &settings.shadow_dir);
     exchange(live, shadow)?;
+    // Before the daemon is told: it would try the old policy as its shadow. And whatever comes after,
+    // a second promotion finds nothing to promote, and not the old policy.
+    let aside = set_aside(live, shadow, &settings.owners).inspect_err(|_| {
+        let _ = exchange(live, shadow);
+    })?;
     let back = || {
         // It was possible a moment ago; what is told is why the daemon refuses.
+        let _ = fs::remove_dir(shadow).and_then(|()| fs::rename(&aside, shadow));
         let _ = exchange(live, shadow);
     };
     let taken = daemon.tell(admin, hash, back).await?;
-    let aside = set_aside(live, shadow, &settings.owners)?;
     page.line(&format!("in force: {}", live.display()));
     page.line(&format!(
         "kept:     {} (the policy from before)",
@@ -111,8 +119,16 @@ fn renamed(judged: Judged, judge: &Judge<'_>, live: &Path) -> Result<Judged, Err
 
 /// In one step: whoever opens the path finds either the one or the other.
 fn exchange(live: &Path, shadow: &Path) -> Result<(), Error> {
-    let flags = RenameFlags::RENAME_EXCHANGE;
-    renameat2(AT_FDCWD, shadow, AT_FDCWD, live, flags).map_err(|errno| Error::Exchange {
+    let swap = || {
+        renameat2(
+            AT_FDCWD,
+            shadow,
+            AT_FDCWD,
+            live,
+            RenameFlags::RENAME_EXCHANGE,
+        )
+    };
+    swap().map_err(|errno| Error::Exchange {
         live: live.to_owned(),
         shadow: shadow.to_owned(),
         error: errno.into(),
@@ -120,7 +136,10 @@ fn exchange(live: &Path, shadow: &Path) -> Result<(), Error> {
     for path in [live, shadow] {
         let parent = path.parent().unwrap_or(Path::new("/"));
         let synced = File::open(parent).and_then(|parent| parent.sync_all());
-        synced.map_err(|error| Error::write(parent, error))?;
+        synced.map_err(|error| {
+            let _ = swap();
+            Error::write(parent, error)
+        })?;
     }
     Ok(())
 }
@@ -134,7 +153,13 @@ fn set_aside(live: &Path, shadow: &Path, owners: &[u32]) -> Result<PathBuf, Erro
     let beside = live.with_file_name(name).display().to_string();
     let aside = PathBuf::from(free(&beside, |path| Path::new(path).exists()));
     fs::rename(shadow, &aside).map_err(|error| Error::write(&aside, error))?;
-    fs::create_dir(shadow).map_err(|error| Error::write(shadow, error))?;
-    prepare_dir(shadow, owners)?;
-    Ok(aside)
+    let made = fs::create_dir(shadow).map_err(|error| Error::write(shadow, error));
+    match made.and_then(|()| prepare_dir(shadow, owners)) {
+        Ok(()) => Ok(aside),
+        Err(error) => {
+            let _ = fs::remove_dir(shadow);
+            let _ = fs::rename(&aside, shadow);
+            Err(error)
+        }
+    }
 }
