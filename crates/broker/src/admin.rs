@@ -1,5 +1,6 @@
 //! What the administrator's socket answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::wire::{
@@ -31,8 +32,9 @@ const DELETE: &str = "DELETE";
 /// Decisions that are shown unless more or fewer are asked for.
 const DECISIONS: u32 = 20;
 
-/// How long a command to reload is waited for; shorter than the client's patience.
-const RELOAD: Duration = Duration::from_secs(20);
+/// How long it is waited for rules to be read and for whom they name; shorter than the client's
+/// patience.
+const LOADING: Duration = Duration::from_secs(20);
 
 /// Bytes of the longest reason of a grant.
 const LONGEST_REASON: usize = 200;
@@ -85,13 +87,19 @@ impl Service {
     /// Answers with what is in force after it, also where the files are refused.
     async fn reload(&self, head: &Parts) -> Result<Response<Body>, Refusal> {
         read(head, POST)?.finish()?;
-        let done = timeout(RELOAD, self.reloader.reload()).await;
+        let reloader = Arc::clone(&self.reloader);
+        // Goes on by itself where nobody waits for it any more.
+        let done = timeout(
+            LOADING,
+            tokio::spawn(async move { reloader.reload().await }),
+        )
+        .await;
         let mut answer = self.rules.borrow().reload_answer();
         if done.is_err() {
             answer.error = Some(format!(
                 "it takes longer than {} s to read the policy and to look up whom it names; when that ends, the \
                  policy is replaced",
-                RELOAD.as_secs()
+                LOADING.as_secs()
             ));
         }
         Ok(json(&answer))
@@ -223,7 +231,8 @@ impl Service {
         }
         let (options, text) = (self.policy.clone(), rule.to_string());
         let read = move || load_text("grant", text.as_bytes(), &options, place.cloud());
-        let loaded = spawn_blocking(read).await;
+        let loaded = timeout(LOADING, spawn_blocking(read)).await;
+        let loaded = loaded.map_err(|_| refusal::slow_names(LOADING))?;
         let policy = loaded
             .unwrap_or_else(|error| Err(format!("reading it ended unexpectedly ({error})")))
             .map_err(|mistakes| {

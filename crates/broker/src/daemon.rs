@@ -54,6 +54,9 @@ const ADMIN_LIMITS: gate::Options = gate::Options {
     },
 };
 
+/// Processes of administrators that are remembered; each costs a file descriptor.
+const ADMIN_REMEMBERED: u64 = 16;
+
 /// What the outside can tell the daemon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
@@ -173,8 +176,9 @@ pub async fn run(
         TokenSocket(Arc::clone(&service)),
         AdminSocket(Arc::clone(&service)),
     );
-    let token = server(token, handlers.0, &gate, &names, &observer);
-    let admin = server(admin, handlers.1, &admin_gate, &names, &observer);
+    let admin_observer = observer.remembering(ADMIN_REMEMBERED);
+    let token = server(token, handlers.0, &gate, &names, observer);
+    let admin = server(admin, handlers.1, &admin_gate, &names, admin_observer);
 
     let upstream = &service.board.upstream;
     tracing::info!(
@@ -297,7 +301,7 @@ fn server<H: Handler>(
     handler: H,
     gate: &Arc<Gate>,
     names: &UserNames,
-    observer: &Observer,
+    observer: Observer,
 ) -> Server<H> {
     Server {
         listener,
@@ -305,7 +309,7 @@ fn server<H: Handler>(
         gate: Arc::clone(gate),
         limits: Limits::default(),
         names: names.clone(),
-        observer: observer.anew(),
+        observer,
     }
 }
 
@@ -384,8 +388,9 @@ pub async fn look(service: &Service, reloader: &Reloader) {
     if is_settled && upstream.record().last_success_at.is_some() {
         return;
     }
-    if let Ok(instance) = service.documents.get(path::INSTANCE).await {
-        reloader.settle(&Place::told(&instance));
+    if let Ok(instance) = service.documents.get(path::INSTANCE).await
+        && reloader.settle(&Place::told(&instance))
+    {
         // Short names in it stand for something else by now.
         reloader.reload_shadow().await;
     }

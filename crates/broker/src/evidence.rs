@@ -75,11 +75,12 @@ impl Observer {
         }
     }
 
-    /// One for another listener: connections are in order only where they are accepted from the same.
+    /// One for another listener, which holds on to so many processes: connections are in order only
+    /// where they are accepted from the same.
     #[must_use]
-    pub fn anew(&self) -> Self {
+    pub fn remembering(&self, processes: u64) -> Self {
         Self {
-            processes: moka::sync::Cache::new(REMEMBERED),
+            processes: moka::sync::Cache::new(processes),
             ..self.clone()
         }
     }

@@ -17,6 +17,7 @@ use nix::sys::socket::{MsgFlags, UnixAddr, sendto};
 use serde_json::{Map, Value};
 
 use crate::lane::{AuditError, Taken};
+use crate::record::is_hidden;
 
 /// How long an entry may wait for a journal that has not read the ones before.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -115,7 +116,8 @@ fn field(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.push(b'\n');
 }
 
-/// One line for people; what is in it was checked or escaped.
+/// One line for people, in which nothing hides; the fields beside it are for programs, and hold what
+/// was there.
 fn message(record: &Map<String, Value>) -> String {
     let get = |key| visible(&text(record, key));
     let part = |key, before, after| match get(key) {
@@ -154,7 +156,7 @@ fn text(record: &Map<String, Value>, key: &str) -> String {
 }
 
 fn visible(text: &str) -> String {
-    let escape = |c: char| c.is_control().then(|| c.escape_default().to_string());
+    let escape = |c: char| is_hidden(c).then(|| c.escape_default().to_string());
     text.chars()
         .map(|c| escape(c).unwrap_or_else(|| c.to_string()))
         .collect()
@@ -217,6 +219,16 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn nothing_hides_in_the_message() {
+        let line = r#"{"id":"a-1","outcome":"denied","uid":1,"user":"gnp\u202eexe\u200b\u001b[2J","resource":"https://x"}"#;
+        let record = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            message(&record),
+            r"denied: uid 1 (gnp\u{202e}exe\u{200b}\u{1b}[2J) asks for https://x: no rule allows it (request a-1)"
+        );
     }
 
     #[test]

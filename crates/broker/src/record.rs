@@ -87,7 +87,7 @@ pub struct Record<'a> {
     pub rule: Option<&'a str>,
     /// Hash of the policy that was asked.
     pub policy: &'a str,
-    /// `cache` or `fetch`, for an issued token.
+    /// `cache`, `fetch` or `stale`, for an issued token.
     pub cache: Option<&'a str>,
     /// How long the answer took.
     pub took: Duration,
@@ -269,7 +269,7 @@ impl Formatter for Visible {
 }
 
 /// Characters that command a terminal, or are not seen on it.
-fn is_hidden(character: char) -> bool {
+pub(crate) fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

@@ -110,6 +110,17 @@ pub fn throttled(throttled: &Throttled) -> Refusal {
     refusal
 }
 
+/// It takes too long to find out whom a rule names.
+pub fn slow_names(waited: Duration) -> Refusal {
+    let description = format!(
+        "it takes longer than {} s to look up whom the rule names: see whether the name service answers, or give numbers",
+        waited.as_secs()
+    );
+    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
+    refusal.retry_after = Some(SOON);
+    refusal
+}
+
 /// It was allowed, but there is no token.
 pub fn unavailable(kind: Kind, error: &FetchError) -> Refusal {
     let (status, code) = match error.class {

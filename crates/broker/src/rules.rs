@@ -49,6 +49,8 @@ pub struct Reloader {
     begun: AtomicU64,
     /// Which of them was the last that had its say.
     settled: AtomicU64,
+    /// The same two of the shadow policy.
+    shadows: (AtomicU64, AtomicU64),
 }
 
 impl Reloader {
@@ -73,6 +75,7 @@ impl Reloader {
             rules: watch::Sender::new(Arc::new(rules)),
             begun: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            shadows: <(AtomicU64, AtomicU64)>::default(),
         })
     }
 
@@ -87,9 +90,9 @@ impl Reloader {
     pub async fn reload(&self) {
         let turn = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let (options, clouds) = (self.options.clone(), self.rules.borrow().place.candidates());
-        let read = move || load_each(&options, &clouds);
+        let loading = tokio::task::spawn_blocking(move || load_each(&options, &clouds));
         self.reload_shadow().await;
-        match tokio::task::spawn_blocking(read).await {
+        match loading.await {
             // The cloud may have become known meanwhile.
             Ok(loaded) => self.replace(turn, |old| {
                 let new = Rules::new(loaded, old.place.clone(), &self.clock)?;
@@ -107,20 +110,24 @@ impl Reloader {
 
     /// Loads what is tried beside the policy again.
     pub async fn reload_shadow(&self) {
+        let (begun, settled) = &self.shadows;
+        let turn = begun.fetch_add(1, Ordering::Relaxed) + 1;
         let (options, old) = (self.shadow.clone(), Arc::clone(&self.rules.borrow()));
         let load = move || Shadow::load(&options, old.place.cloud(), old.shadow.as_ref());
         match tokio::task::spawn_blocking(load).await {
-            Ok(shadow) => self
-                .rules
-                .send_modify(|rules| Arc::make_mut(rules).shadow = shadow),
+            Ok(shadow) => self.rules.send_modify(|rules| {
+                if settled.fetch_max(turn, Ordering::Relaxed) < turn {
+                    Arc::make_mut(rules).shadow = shadow;
+                }
+            }),
             Err(error) => tracing::error!(%error, "loading the shadow policy ended unexpectedly"),
         }
     }
 
-    /// The cloud of the machine is known now, once and for all.
-    pub fn settle(&self, place: &Place) {
+    /// The cloud of the machine is known now, once and for all. Whether that is news.
+    pub fn settle(&self, place: &Place) -> bool {
         if self.rules.borrow().place.is_settled() || !place.is_settled() {
-            return;
+            return false;
         }
         tracing::info!(cloud = %place.cloud(), "it is known now what short names of resources stand for");
         if let Some(warning) = place.warning() {
@@ -131,6 +138,7 @@ impl Reloader {
         if let Some(error) = &self.rules.borrow().reload_error {
             tracing::error!("{error}");
         }
+        true
     }
 
     fn replace(&self, turn: u64, make: impl FnOnce(&Rules) -> Result<Rules, Arc<str>>) {

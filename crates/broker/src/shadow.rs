@@ -24,7 +24,8 @@ const SHOWN: usize = 20;
 pub struct Shadow {
     dir: String,
     loaded: Result<Judge, Arc<str>>,
-    tally: Mutex<Tally>,
+    /// Shared by those of the same files.
+    tally: Arc<Mutex<Tally>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub struct Judged<'r> {
 
 impl Shadow {
     /// Loads it, if there is any file. What was counted goes on being counted while the files stay
-    /// the same. Blocks.
+    /// the same; what names in them stand for may be something else by now. Blocks.
     pub fn load(options: &Options, cloud: Cloud, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         if !has_files(options) {
             return None;
@@ -82,10 +83,13 @@ impl Shadow {
         let new = Self {
             dir: options.dir.display().to_string(),
             loaded,
-            tally: Mutex::default(),
+            tally: Arc::default(),
         };
         match before {
-            Some(before) if before.is_the_same(&new) => Some(Arc::clone(before)),
+            Some(before) if before.is_the_same(&new) => Some(Arc::new(Self {
+                tally: Arc::clone(&before.tally),
+                ..new
+            })),
             _ => {
                 new.tell();
                 Some(Arc::new(new))
@@ -307,6 +311,30 @@ mod tests {
         let status = shadow.status();
         assert!(status.error.unwrap().contains("version 2"));
         assert_eq!(status.would_deny, 0, "what cannot be used judges nobody");
+    }
+
+    #[test]
+    fn the_same_files_count_on_in_the_cloud_that_becomes_known() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &rule(7).replace("https://a", "keyvault"));
+        let options = Options {
+            dir: dir.path().to_owned(),
+            owners: vec![geteuid().as_raw()],
+            units: Ok(()),
+        };
+        let gives = |shadow: &Shadow, resource| {
+            let caller = Caller::new(7, 7, vec![]);
+            let resource = Resource::exact(resource).unwrap();
+            let verdict = shadow.verdict(&caller, &Identity::System, &resource);
+            verdict.unwrap().is_some()
+        };
+        let public = Shadow::load(&options, Cloud::Public, None).unwrap();
+        ask(&public, 8, Some("old"));
+        assert!(gives(&public, "https://vault.azure.net"));
+        let other = Shadow::load(&options, Cloud::UsGovernment, Some(&public)).unwrap();
+        assert!(gives(&other, "https://vault.usgovcloudapi.net"));
+        assert!(!gives(&other, "https://vault.azure.net"));
+        assert_eq!(other.status().would_deny, 1);
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub struct Visit<'a> {
     began: Duration,
     asked: Option<(Identity, Resource)>,
     grant: Option<Grant>,
-    closed: bool,
+    /// How, once that is known.
+    ended: Option<Outcome>,
 }
 
 impl<'a> Visit<'a> {
@@ -46,7 +47,7 @@ impl<'a> Visit<'a> {
             began,
             asked: None,
             grant: None,
-            closed: false,
+            ended: None,
         }
     }
 
@@ -75,9 +76,11 @@ impl<'a> Visit<'a> {
         outcome: Outcome,
         acquired: Option<&Acquired>,
     ) -> Result<(), AuditError> {
-        self.closed = true;
+        self.ended = Some(outcome);
         let recorded = self.audit.record(&self.record(outcome, acquired)).await;
-        self.keep(outcome);
+        if recorded.is_err() && outcome == Outcome::Issued {
+            self.ended = Some(Outcome::Unavailable);
+        }
         recorded
     }
 
@@ -124,10 +127,11 @@ impl<'a> Visit<'a> {
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        if !self.closed {
+        let outcome = self.ended.unwrap_or_else(|| {
             self.audit
                 .record_now(&self.record(Outcome::Abandoned, None));
-            self.keep(Outcome::Abandoned);
-        }
+            Outcome::Abandoned
+        });
+        self.keep(outcome);
     }
 }

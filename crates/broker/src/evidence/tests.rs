@@ -308,11 +308,16 @@ async fn connections_of_a_process_share_it_and_each_listener_has_its_own() {
         observer.meet(&ours, me, 7).unwrap().0.unwrap(),
     );
     assert!(Arc::ptr_eq(&first, &again));
-    let other = observer.anew().meet(&ours, me, 7).unwrap().0.unwrap();
+    let other = observer
+        .remembering(REMEMBERED)
+        .meet(&ours, me, 7)
+        .unwrap()
+        .0
+        .unwrap();
     assert!(!Arc::ptr_eq(&first, &other));
     assert!(observer.meet(&ours, None, 7).unwrap().0.is_none());
     let by_number = |ability: &mut Ability| ability.pinning = Pinning::ByNumber;
-    let uncertain = with(observer.anew(), by_number);
+    let uncertain = with(observer.remembering(REMEMBERED), by_number);
     let (first, again) = (
         uncertain.meet(&ours, me, 7).unwrap().0.unwrap(),
         uncertain.meet(&ours, me, 7).unwrap().0.unwrap(),
