@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arcbroker_policy::{Grant, Identity, Resource};
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::chance::Chance;
 use crate::clock::{Clock, Now};
 use crate::flight::Fetcher;
+use crate::lock::lock;
 use crate::principals::{Principals, Standing};
 use crate::slot::{Plan, Slot, View, Wish};
 use crate::token::{AccessToken, Class, FetchError, Key, TokenSource, Wanted};
@@ -539,9 +540,4 @@ fn too_late(most: Duration) -> FetchError {
             most.as_secs()
         ),
     )
-}
-
-/// A panic elsewhere leaves a slot as it was: every change of one is a single assignment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

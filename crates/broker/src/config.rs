@@ -44,7 +44,7 @@ pub struct Settings {
     /// Where the rules are.
     pub policy: policy_files::Options,
     /// Where those are that are only tried.
-    pub shadow: PathBuf,
+    pub shadow_dir: PathBuf,
     /// Where callers are looked at.
     pub callers: ability::Options,
     /// Where decisions are recorded.
@@ -77,7 +77,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
     let upstream = section(&mut file, "upstream", diagnostics, upstream::read);
     let cache = section(&mut file, "cache", diagnostics, cache);
     let (token, admin) = section(&mut file, "sockets", diagnostics, sockets);
-    let (policy, shadow) = section(&mut file, "policy", diagnostics, policy);
+    let (policy, shadow_dir) = section(&mut file, "policy", diagnostics, policy);
     let callers = section(&mut file, "callers", diagnostics, callers);
     let audit = section(&mut file, "audit", diagnostics, audit);
     let limits = section(&mut file, "limits", diagnostics, limits);
@@ -90,7 +90,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
         token,
         admin,
         policy,
-        shadow,
+        shadow_dir,
         callers,
         audit,
         limits,
@@ -104,7 +104,7 @@ impl Settings {
     /// Where the rules are that are only tried; who may write them is the same.
     pub fn shadow(&self) -> policy_files::Options {
         policy_files::Options {
-            dir: self.shadow.clone(),
+            dir: self.shadow_dir.clone(),
             ..self.policy.clone()
         }
     }

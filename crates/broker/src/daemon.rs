@@ -95,16 +95,16 @@ pub enum DaemonError {
     Accept(io::Error),
 }
 
-struct TokenSocket(Arc<Service>);
-struct AdminSocket(Arc<Service>);
+struct TokenHandler(Arc<Service>);
+struct AdminHandler(Arc<Service>);
 
-impl Handler for TokenSocket {
+impl Handler for TokenHandler {
     async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         self.0.answer(peer, &request.into_parts().0).await
     }
 }
 
-impl Handler for AdminSocket {
+impl Handler for AdminHandler {
     async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         self.0.answer_admin(peer, &request.into_parts().0).await
     }
@@ -173,8 +173,8 @@ pub async fn run(
     let ticker = Ticker::new(TICK).map_err(DaemonError::Timer)?;
     let names = UserNames::new();
     let handlers = (
-        TokenSocket(Arc::clone(&service)),
-        AdminSocket(Arc::clone(&service)),
+        TokenHandler(Arc::clone(&service)),
+        AdminHandler(Arc::clone(&service)),
     );
     let admin_observer = observer.remembering(ADMIN_REMEMBERED);
     let token = server(token, handlers.0, &gate, &names, observer);

@@ -4,11 +4,12 @@
 //! out.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use arcbroker_policy::{Identity, Resource};
 
+use crate::lock::lock;
 use crate::peer::Peer;
 use crate::record::{Outcome, RequestId};
 
@@ -49,7 +50,7 @@ struct Kept {
 impl Decisions {
     /// Keeps one; the oldest of its kind makes room.
     pub fn keep(&self, decided: Decided) {
-        let mut kept = self.lock();
+        let mut kept = lock(&self.0);
         let queue = match decided.outcome {
             Outcome::Issued => &mut kept.issued,
             _ => &mut kept.others,
@@ -62,25 +63,20 @@ impl Decisions {
 
     /// The one with this number, if it is still kept.
     pub fn find(&self, id: &str) -> Option<Decided> {
-        let kept = self.lock();
+        let kept = lock(&self.0);
         let mut all = kept.issued.iter().chain(&kept.others);
         all.find(|decided| decided.id.to_string() == id).cloned()
     }
 
     /// The last ones, with this outcome or with any, the newest first.
     pub fn last(&self, most: usize, outcome: Option<Outcome>) -> Vec<Decided> {
-        let kept = self.lock();
+        let kept = lock(&self.0);
         let all = kept.issued.iter().chain(&kept.others);
         let mut found: Vec<_> = all
             .filter(|decided| outcome.is_none_or(|outcome| decided.outcome == outcome))
             .collect();
         found.sort_by_key(|decided| std::cmp::Reverse(decided.id.number));
         found.into_iter().take(most).cloned().collect()
-    }
-
-    /// A panic elsewhere leaves it with one decision more or less.
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arcbroker_policy::Unit;
-use nix::errno::Errno;
 use tokio::net::UnixStream;
 
 use crate::ability::{Ability, Sight};
@@ -256,13 +255,9 @@ impl Observer {
             File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
             io::Result::Ok(text)
         };
-        let is_ours = |error: &io::Error| {
-            let errno = error.raw_os_error().map(Errno::from_raw);
-            errno.is_some_and(Exhausted::is)
-        };
         match read() {
             Ok(text) => Ok(Some(text)),
-            Err(error) if is_ours(&error) => Err(Exhausted),
+            Err(error) if Exhausted::is_why(&error) => Err(Exhausted),
             Err(_) => Ok(None),
         }
     }

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::refusal::TOO_MANY;
+use crate::refusal::{TOO_MANY, UNAVAILABLE};
+use crate::reply::Refusal;
 use crate::throttle::Limit;
 
 /// For a peer to send its request, so that it can be told.
@@ -42,26 +43,22 @@ impl Farewell {
         }
     }
 
+    /// Before there is HTTP on this connection.
     fn answer(self) -> String {
-        let (status, error, description) = match self {
-            Self::Crowd(limit) => (
-                StatusCode::TOO_MANY_REQUESTS,
-                TOO_MANY,
-                limit.to_string(),
-            ),
-            Self::Exhausted => (
+        let refusal = match self {
+            Self::Crowd(limit) => {
+                Refusal::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY, limit.to_string())
+            }
+            Self::Exhausted => Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "service_unavailable",
+                UNAVAILABLE,
                 "arcbroker has no file descriptors left to find out who asks. Ask again; an administrator can raise \
-                 LimitNOFILE= of its service"
-                    .to_owned(),
+                 LimitNOFILE= of its service",
             ),
         };
-        let reason = status.canonical_reason().unwrap_or_default();
-        let code = status.as_u16();
-        let body = format!(
-            r#"{{"error":"{error}","error_description":"{description}","statusCode":{code},"message":"{description}","schema":1}}"#
-        );
+        let reason = refusal.status.canonical_reason().unwrap_or_default();
+        let code = refusal.status.as_u16();
+        let body = serde_json::to_string(&refusal.answer(None)).unwrap_or_default();
         let length = body.len();
         format!(
             "HTTP/1.1 {code} {reason}\r\ncontent-type: application/json; charset=utf-8\r\nretry-after: 1\r\n\

@@ -31,7 +31,8 @@ pub(crate) struct Lane {
     owed: Vec<u8>,
     /// How many they are.
     waiting: u64,
-    /// Since when `owed` had no more room: what comes after a gap must not be before it.
+    /// `owed` had no more room: what comes is given up until it is empty, so that nothing is before its
+    /// gap.
     overflows: bool,
     /// Lines that were given up for this sink.
     missed: u64,

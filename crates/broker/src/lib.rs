@@ -10,13 +10,14 @@
 //! ```
 //!
 //! [`service`] shows the path as one function. A token is only handed out for a
-//! [`Grant`](arcbroker_policy::Grant), and only the policy makes one; its record is on its way to
-//! the disk before the token is on its way out.
+//! [`Grant`](arcbroker_policy::Grant), and only the policy makes one; a sink has its record
+//! before the token is on its way out.
 //!
 //! Modules are declared in the order of their dependencies: each uses only those above it.
 
 #![forbid(unsafe_code)]
 
+mod lock;
 pub mod clock;
 pub mod chance;
 pub mod digest;

@@ -1,6 +1,7 @@
 //! A process that cannot be mistaken for a later one with the same number.
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use arcbroker_peer_sys::{pidfd_info, pidfd_open};
@@ -72,6 +73,12 @@ impl Exhausted {
             errno,
             Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS
         )
+    }
+
+    /// Whether this error has it for a cause.
+    pub fn is_why(error: &io::Error) -> bool {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        errno.is_some_and(Self::is)
     }
 }
 

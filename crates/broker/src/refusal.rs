@@ -23,7 +23,7 @@ use crate::token::{Class, FetchError};
 const SOON: Duration = Duration::from_secs(2);
 
 const INVALID: &str = "invalid_request";
-const UNAVAILABLE: &str = "service_unavailable";
+pub(crate) const UNAVAILABLE: &str = "service_unavailable";
 /// The word for a request or a connection over a limit.
 pub(crate) const TOO_MANY: &str = "too_many_requests";
 

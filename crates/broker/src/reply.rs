@@ -53,12 +53,12 @@ impl Refusal {
         }
     }
 
-    /// The answer.
-    pub fn response(self, id: Option<RequestId>) -> Response<Body> {
-        let answer = ErrorAnswer {
+    /// What is told.
+    pub(crate) fn answer(&self, id: Option<RequestId>) -> ErrorAnswer {
+        ErrorAnswer {
             error: self.error.to_owned(),
             message: self.description.clone(),
-            error_description: self.description,
+            error_description: self.description.clone(),
             status_code: self.status.as_u16(),
             request_id: id.map(|id| id.to_string()),
             newest_versions: self
@@ -67,12 +67,17 @@ impl Refusal {
                 .map(ToString::to_string)
                 .collect(),
             schema: SCHEMA,
-        };
-        let mut response = json(&answer);
+        }
+    }
+
+    /// The answer.
+    pub fn response(self, id: Option<RequestId>) -> Response<Body> {
+        let mut response = json(&self.answer(id));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+            // A client that reads 0 comes back at once.
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after).max(1)));
         }
         if let Some(method) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(method));
@@ -84,12 +89,10 @@ impl Refusal {
     }
 }
 
-/// Rounded up, and never 0: a client that reads 0 comes back at once.
-fn whole_seconds(duration: Duration) -> u64 {
-    duration
-        .as_secs()
-        .saturating_add(u64::from(duration.subsec_nanos() > 0))
-        .max(1)
+/// Rounded up: what is about to happen is not over.
+pub(crate) fn whole_seconds(left: Duration) -> u64 {
+    left.as_secs()
+        .saturating_add(u64::from(left.subsec_nanos() > 0))
 }
 
 /// A 200 with a document.

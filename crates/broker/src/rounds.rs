@@ -12,13 +12,14 @@ use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use crate::brief::{Brief, Party};
+use crate::lock::lock;
 
 /// How often the connections of a caller are attended to in one round where nobody else is. A request
 /// takes about three times: it is read, recorded and answered. A look at the sockets costs a call of the
@@ -294,11 +295,6 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         lock(&self.0.state).turn = Turn::None;
     }
-}
-
-/// Every change is complete in itself, so that a panic elsewhere leaves it as it was.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

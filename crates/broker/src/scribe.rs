@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use crate::chain::Link;
 use crate::clock::Clock;
 use crate::lane::{AuditError, Lane};
+use crate::lock::lock;
 use crate::record::{Drafts, Record};
 use crate::sinks::{FileSink, JournalSink, SinkState};
 
@@ -388,9 +389,4 @@ impl State {
             ..self.file.clone()
         }
     }
-}
-
-/// A panic of another thread left nothing half done that matters here.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

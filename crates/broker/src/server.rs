@@ -15,7 +15,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioTimer;
-use nix::errno::Errno;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{JoinSet, yield_now};
@@ -146,7 +145,7 @@ impl<H: Handler> Server<H> {
                     }
                 }
                 Err(error) if is_of_the_peer(&error) => {}
-                Err(error) if is_of_resources(&error) => {
+                Err(error) if Exhausted::is_why(&error) => {
                     tracing::warn!(%error, "no connection can be accepted for the moment");
                     sleep(PAUSE).await;
                 }
@@ -344,14 +343,10 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-/// The process or the system is out of something, and may have it again soon.
-fn is_of_resources(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    errno.is_some_and(Exhausted::is)
-}
-
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
     #[test]
@@ -361,11 +356,11 @@ mod tests {
             assert!(is_of_the_peer(&error(errno)), "{errno}");
         }
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
-            assert!(is_of_resources(&error(errno)), "{errno}");
+            assert!(Exhausted::is_why(&error(errno)), "{errno}");
         }
         for errno in [Errno::EBADF, Errno::EINVAL, Errno::ENOTSOCK] {
             assert!(
-                !is_of_the_peer(&error(errno)) && !is_of_resources(&error(errno)),
+                !is_of_the_peer(&error(errno)) && !Exhausted::is_why(&error(errno)),
                 "{errno}"
             );
         }

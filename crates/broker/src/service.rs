@@ -105,7 +105,7 @@ impl Service {
         let outcome = decision
             .as_ref()
             .map_or_else(|(outcome, _)| *outcome, |_| Outcome::Issued);
-        // The record is on its way to the disk before a byte of the token is on its way out.
+        // A sink has the record before a byte of the token is on its way out.
         let recorded = visit.close(outcome, decision.as_ref().ok()).await;
         match (decision, recorded) {
             (Ok(acquired), Ok(())) => self

@@ -4,13 +4,14 @@
 //! So a policy can be tried on real requests for a week before it is put in force.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arcbroker_client::wire::{ShadowDifference, ShadowStatus};
 use arcbroker_policy::{Cloud, Diagnostics, Identity, Policy, Resource};
 use arcbroker_policy_files::{Options, has_files, load};
 
 use crate::clock::Now;
+use crate::lock::lock;
 use crate::peer::Peer;
 
 /// Differences that are counted one by one; those of further rules are only in the totals.
@@ -124,7 +125,7 @@ impl Shadow {
 
     /// What `status` shows.
     pub fn status(&self) -> ShadowStatus {
-        let tally = self.lock();
+        let tally = lock(&self.tally);
         let mut differences: Vec<_> = tally.by_rule.iter().map(shown).collect();
         differences.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.rule.cmp(&b.rule)));
         differences.truncate(SHOWN);
@@ -169,7 +170,7 @@ impl Shadow {
     }
 
     fn count(&self, judged: Judged<'_>, rule: &str, gained: bool, now: Now) {
-        let mut tally = self.lock();
+        let mut tally = lock(&self.tally);
         if gained {
             tally.gained += 1;
         } else {
@@ -202,11 +203,6 @@ impl Shadow {
             );
         }
         tally.by_rule.insert(key, difference);
-    }
-
-    /// A panic elsewhere leaves it with one count more or less.
-    fn lock(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::clock::{Clock, Now};
 use crate::gate::Gate;
 use crate::kind::Kind;
 use crate::place::Place;
+use crate::reply::whole_seconds;
 use crate::rules::Rules;
 use crate::slot::HARD_FLOOR;
 use crate::timed_grants::TimedGrants;
@@ -57,7 +58,8 @@ pub struct StatusBoard {
 impl StatusBoard {
     /// Health in one word, and the reasons where it is not `healthy`.
     pub fn health(&self) -> (Health, Vec<String>) {
-        self.judge(&self.tokens.reports(), &self.upstream.record())
+        let audit = self.audit_status();
+        self.judge(&self.tokens.reports(), &self.upstream.record(), &audit)
     }
 
     /// The tenant of the machine, as the last token of its own identity says.
@@ -74,7 +76,8 @@ impl StatusBoard {
     pub fn status(&self) -> StatusAnswer {
         let now = self.clock.now();
         let (reports, record) = (self.tokens.reports(), self.upstream.record());
-        let (health, reasons) = self.judge(&reports, &record);
+        let audit = self.audit_status();
+        let (health, reasons) = self.judge(&reports, &record, &audit);
         let turns = self.turns.view();
         let (choice, rules) = (self.upstream.choice(), Arc::clone(&self.rules.borrow()));
         let budget = |report: &Report| {
@@ -106,7 +109,7 @@ impl StatusBoard {
                     .then(|| rules.place.cloud().to_string()),
             },
             policy: rules.status(&self.policy_dir, self.timed_grants.list(now)),
-            audit: self.audit_status(),
+            audit,
             tokens: reports
                 .into_iter()
                 .map(|report| token_status(report, now))
@@ -137,23 +140,13 @@ impl StatusBoard {
         }
     }
 
-    /// A sink that fails beside one that works loses nothing, but somebody should look.
-    fn audit_health(&self) -> Vec<(Health, String)> {
-        let AuditStatus { error, sinks, .. } = self.audit_status();
-        if let Some(error) = error {
-            let health = if self.audit_options.required {
-                Health::Failing
-            } else {
-                Health::Degraded
-            };
-            return vec![(health, error)];
-        }
-        let errors = sinks.into_iter().filter_map(|sink| sink.error);
-        errors.map(|error| (Health::Degraded, error)).collect()
-    }
-
-    fn judge(&self, reports: &[Report], record: &Record) -> (Health, Vec<String>) {
-        let mut found = self.audit_health();
+    fn judge(
+        &self,
+        reports: &[Report],
+        record: &Record,
+        audit: &AuditStatus,
+    ) -> (Health, Vec<String>) {
+        let mut found = audit_health(audit);
         found.extend(
             reports
                 .iter()
@@ -191,6 +184,20 @@ impl StatusBoard {
     }
 }
 
+/// A sink that fails beside one that works loses nothing, but somebody should look.
+fn audit_health(audit: &AuditStatus) -> Vec<(Health, String)> {
+    if let Some(error) = &audit.error {
+        let health = if audit.required {
+            Health::Failing
+        } else {
+            Health::Degraded
+        };
+        return vec![(health, error.clone())];
+    }
+    let errors = audit.sinks.iter().filter_map(|sink| sink.error.clone());
+    errors.map(|error| (Health::Degraded, error)).collect()
+}
+
 fn audit_sink(name: &str, path: &Path, state: SinkState) -> AuditSink {
     let word = match &state {
         SinkState { is_stuck: true, .. } => "stuck",
@@ -208,11 +215,6 @@ fn audit_sink(name: &str, path: &Path, state: SinkState) -> AuditSink {
         waiting: state.waiting,
         missed: state.missed,
     }
-}
-
-/// Rounded up: what is about to happen is not over.
-fn whole_seconds(left: Duration) -> u64 {
-    left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 /// The worst first.

@@ -3,13 +3,14 @@
 //! They are kept in memory alone. A restart ends them: who was to have something for half an hour
 //! has it for no longer, and may have it for less.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arcbroker_client::wire::TimedGrant;
 use arcbroker_policy::{Allowed, Caller, Grant, Identity, Policy, Resource};
 
 use crate::clock::Now;
+use crate::lock::lock;
 
 /// So many at one time; each is looked at for whoever has no rule.
 const MOST: usize = 64;
@@ -123,9 +124,9 @@ impl TimedGrants {
             .collect()
     }
 
-    /// Without those that have ended. A panic elsewhere leaves one grant more or less.
+    /// Without those that have ended.
     fn alive(&self, now: Now) -> MutexGuard<'_, Given> {
-        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given = lock(&self.0);
         given.grants.retain(|timed| {
             let lives = now.boot < timed.ends;
             if !lives {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use arcbroker_policy::Identity;
@@ -20,6 +20,7 @@ use crate::imds::{self, Imds};
 use crate::issue::decode;
 use crate::kind::Kind;
 use crate::link::{LOCAL, Link};
+use crate::lock::lock;
 use crate::token::{AccessToken, FetchError, Key, TokenSource, Wanted};
 use crate::window::{Pass, Window};
 
@@ -225,11 +226,6 @@ impl TokenSource for Upstream {
         let kind = self.kind();
         self.note(kind, self.converse(kind, wanted).await)
     }
-}
-
-/// A panic elsewhere leaves each as it was: every change is a single assignment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Path and query of a token request. HIMDS ignores `mi_res_id` in silence, so that a resource id

@@ -1,4 +1,5 @@
-//! What the commands need of the daemon's configuration: where its policy and its audit file are.
+//! What the commands need of the daemon's configuration: where its policy and its audit file are, and
+//! which cloud the machine is in.
 //!
 //! Other keys are not looked at: `arcbrokerd --check` judges the whole file.
 

@@ -29,7 +29,7 @@ pub fn group_id(text: &str) -> Option<u32> {
 }
 
 /// The numbers of all that exist, and the unit files. Asks the system: not on an event loop.
-pub fn accounts(
+pub(crate) fn accounts(
     users: &BTreeSet<&str>,
     groups: &BTreeSet<&str>,
     units: &BTreeSet<&str>,

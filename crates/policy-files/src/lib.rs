@@ -10,6 +10,5 @@ mod accounts;
 mod files;
 mod unit_files;
 
-pub use accounts::{accounts, accounts_of, group_id, user_id};
+pub use accounts::{accounts_of, group_id, user_id};
 pub use files::{Loaded, NoUnits, Options, Owners, has_files, load, load_each, load_text, read};
-pub use unit_files::unit_files;

@@ -34,7 +34,7 @@ const BOOTED: &str = "run/systemd/system";
 
 /// What is known of each of these below `root`. Nothing where systemd does not run: units may come
 /// with it.
-pub fn unit_files(root: &Path, names: &BTreeSet<&str>) -> BTreeMap<String, UnitFile> {
+pub(crate) fn unit_files(root: &Path, names: &BTreeSet<&str>) -> BTreeMap<String, UnitFile> {
     if !root.join(BOOTED).is_dir() {
         return BTreeMap::new();
     }

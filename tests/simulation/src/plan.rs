@@ -89,6 +89,7 @@ const RECURRENT: [(Step, Duration); 10] = [
     (Step::AuditGone, Duration::from_hours(24 * 90)),
     (Step::Rotate, Duration::from_hours(24 * 30)),
     (Step::Command, Duration::from_hours(24 * 30)),
+    // How often is drawn with the plan.
     (Step::FaultBegins, Duration::MAX),
 ];
 

@@ -50,7 +50,7 @@ pub(crate) struct Who {
     /// A unit of the system: NAME.service, NAME@*.service
     #[arg(long, value_name = "UNIT")]
     pub(crate) unit: Vec<String>,
-    /// Processes in containers; without it, those of the host
+    /// Processes in containers; without it, those of the host (`rules` then shows both)
     #[arg(long)]
     pub(crate) container: bool,
 }
