@@ -11,9 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use arcbroker_client::wire::{AuditRecord, ReloadAnswer};
-use arcbroker_e2e::{DAEMON_UID, PATIENCE, Setup, User, World, binary, is_root, skip_unless_root};
+use arcbroker_e2e::{Setup, User, World, skip_unless_root};
 use nix::sys::signal::Signal;
-use tokio::process::Command;
+use nix::unistd::geteuid;
 
 const VAULT: &str = "https%3A%2F%2Fvault.azure.net";
 
@@ -24,21 +24,6 @@ async fn empty() -> World {
         ..Setup::default()
     })
     .await
-}
-
-async fn arcbroker(world: &World, arguments: &[&str]) -> Output {
-    let mut command = Command::new(binary("arcbroker"));
-    command
-        .args(arguments)
-        .env("ARCBROKER_CONFIG", world.path("broker.toml"))
-        .env("ARCBROKER_ADMIN_SOCKET", world.admin_socket())
-        .env("ARCBROKER_SOCKET", world.token_socket())
-        .kill_on_drop(true);
-    if is_root() {
-        command.env("ARCBROKER_SOCKET_OWNER", DAEMON_UID.to_string());
-    }
-    let run = tokio::time::timeout(PATIENCE, command.output()).await;
-    run.expect("the command ends").unwrap()
 }
 
 fn text(output: &Output) -> String {
@@ -55,11 +40,9 @@ async fn what_is_allowed_is_given_at_once_and_what_is_revoked_is_denied_at_once(
     let (one, other) = (User::in_socket_group(64_101), User::in_socket_group(64_102));
     assert_eq!(world.token_as(&one, VAULT).await.status, 403);
 
-    let ran = arcbroker(
-        &world,
-        &["allow", "--user", "64101", "--user", "64102", "keyvault"],
-    )
-    .await;
+    let ran = world
+        .arcbroker(&["allow", "--user", "64101", "--user", "64102", "keyvault"])
+        .await;
     assert!(ran.status.success(), "{}", text(&ran));
     let said = text(&ran);
     assert!(
@@ -74,12 +57,14 @@ async fn what_is_allowed_is_given_at_once_and_what_is_revoked_is_denied_at_once(
         assert_eq!(world.token_as(user, VAULT).await.status, 200);
     }
 
-    let ran = arcbroker(&world, &["revoke", "--user", "64101", "keyvault"]).await;
+    let ran = world
+        .arcbroker(&["revoke", "--user", "64101", "keyvault"])
+        .await;
     assert!(ran.status.success(), "{}", text(&ran));
     assert_eq!(world.token_as(&one, VAULT).await.status, 403);
     assert_eq!(world.token_as(&other, VAULT).await.status, 200);
 
-    let ran = arcbroker(&world, &["revoke", "--user", "64102", "*"]).await;
+    let ran = world.arcbroker(&["revoke", "--user", "64102", "*"]).await;
     assert!(ran.status.success(), "{}", text(&ran));
     assert_eq!(world.token_as(&other, VAULT).await.status, 403);
     let left: Vec<_> = fs::read_dir(world.path("policy.d")).unwrap().collect();
@@ -98,7 +83,9 @@ async fn what_is_left_of_an_interrupted_command_is_not_read() {
     let answer: ReloadAnswer =
         serde_json::from_str(&world.command("/v1/reload").await.body).unwrap();
     assert_eq!((answer.rules, answer.error), (0, None));
-    let ran = arcbroker(&world, &["allow", "--user", "64101", "keyvault"]).await;
+    let ran = world
+        .arcbroker(&["allow", "--user", "64101", "keyvault"])
+        .await;
     assert!(ran.status.success() && !half.exists(), "{}", text(&ran));
 }
 
@@ -123,10 +110,12 @@ async fn a_reload_on_command_says_what_is_in_force_and_why_the_files_are_not() {
         200,
         "the old one is in force"
     );
-    let ran = arcbroker(&world, &["reload"]).await;
+    let ran = world.arcbroker(&["reload"]).await;
     assert_eq!(ran.status.code(), Some(1), "{}", text(&ran));
     // What others have broken is told, and nothing is written beside it.
-    let ran = arcbroker(&world, &["allow", "--user", "64101", "storage"]).await;
+    let ran = world
+        .arcbroker(&["allow", "--user", "64101", "storage"])
+        .await;
     assert_eq!(ran.status.code(), Some(1), "{}", text(&ran));
     assert!(text(&ran).contains("test.toml:1:"), "{}", text(&ran));
 
@@ -152,7 +141,7 @@ async fn the_records_of_the_daemon_are_a_whole_chain_over_a_rotation() {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(again, value, "the type has every key of a record");
     }
-    let ran = arcbroker(&world, &["audit", "verify"]).await;
+    let ran = world.arcbroker(&["audit", "verify"]).await;
     assert!(ran.status.success(), "{}", text(&ran));
     assert!(
         text(&ran).contains("whole: 2 records in 2 files"),
@@ -163,6 +152,45 @@ async fn the_records_of_the_daemon_are_a_whole_chain_over_a_rotation() {
     let altered = text_of(rotated.clone()).replace("\"issued\"", "\"denied\"");
     fs::write(&rotated, altered).unwrap();
     fs::set_permissions(&rotated, Permissions::from_mode(0o640)).unwrap();
-    let ran = arcbroker(&world, &["audit", "verify"]).await;
+    let ran = world.arcbroker(&["audit", "verify"]).await;
     assert_eq!(ran.status.code(), Some(1), "{}", text(&ran));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_policy_that_is_promoted_is_in_force_and_is_tried_no_more() {
+    let world = World::start().await;
+    let (shadow, uid) = (world.path("policy.shadow.d"), geteuid());
+    fs::create_dir(&shadow).unwrap();
+    fs::set_permissions(&shadow, Permissions::from_mode(0o755)).unwrap();
+    let next = shadow.join("next.toml");
+    let rule =
+        format!("version = 1\n[[rule]]\nname = \"next\"\nuser = {uid}\nresources = \"graph\"\n");
+    fs::write(&next, rule).unwrap();
+    fs::set_permissions(&next, Permissions::from_mode(0o644)).unwrap();
+    let ran = world.arcbroker(&["reload"]).await;
+    assert!(ran.status.success(), "{}", text(&ran));
+    assert!(world.status().await.policy.shadow.is_some());
+    assert_eq!(world.token(VAULT).await.status, 200);
+
+    let ran = world.arcbroker(&["policy", "promote"]).await;
+    assert!(ran.status.success(), "{}", text(&ran));
+    assert_eq!(world.token(VAULT).await.status, 403);
+    assert_eq!(
+        world
+            .token("https%3A%2F%2Fgraph.microsoft.com")
+            .await
+            .status,
+        200
+    );
+    let policy = world.status().await.policy;
+    assert_eq!((policy.rules, policy.shadow.is_none()), (1, true));
+
+    let again = world.arcbroker(&["policy", "promote"]).await;
+    assert_eq!(again.status.code(), Some(1), "{}", text(&again));
+    assert!(text(&again).contains("there are no rules to promote"));
+    assert_eq!(
+        world.token(VAULT).await.status,
+        403,
+        "the old one is not back"
+    );
 }
