@@ -1,4 +1,4 @@
-"""What the benchmarks share: a broker with a simulated upstream, nginx, and reading a process's costs from /proc.
+"""What the scripts of `tests/` share: a broker with a simulated upstream, nginx, and reading a process's costs from /proc.
 
 Everything runs as the calling user, in a temporary directory that is gone afterwards.
 """
