@@ -1,9 +1,11 @@
-//! The system calls about a socket's peer that have no safe wrapper elsewhere.
+//! The system calls about peers and their descriptors that have no safe wrapper elsewhere.
 //!
 //! This is the only crate of the workspace that may say `unsafe`; it does nothing else, so that the
 //! whole of it can be read in a few minutes.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::collections::BTreeSet;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -62,6 +64,8 @@ fn groups_into(socket: BorrowedFd<'_>, room: usize) -> Result<Vec<u32>, (Errno, 
 
 /// `SO_PASSRIGHTS` of `asm-generic/socket.h`, which all our targets use; Linux 6.16.
 const SO_PASSRIGHTS: libc::c_int = 83;
+/// `SO_NETNS_COOKIE` of the same; Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// Refuses descriptors that peers send along with data on this socket, and on all that connect to it
 /// from now on: the sender gets `EPERM`.
@@ -69,25 +73,148 @@ const SO_PASSRIGHTS: libc::c_int = 83;
 /// # Errors
 ///
 /// `ENOPROTOOPT` before Linux 6.16, where plain reads drop what is sent.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> nix::Result<()> {
+    set_pass_rights(socket, 0)
+}
+
+/// Takes it back for this socket.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` before Linux 6.16, where nothing was refused.
+pub fn allow_descriptors(socket: BorrowedFd<'_>) -> nix::Result<()> {
+    set_pass_rights(socket, 1)
+}
+
 #[expect(
     unsafe_code,
     reason = "setsockopt of an option that is not known elsewhere has no safe wrapper"
 )]
-pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> nix::Result<()> {
-    let off: libc::c_int = 0;
-    let length = libc::socklen_t::try_from(size_of_val(&off)).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: `off` is readable for `length` bytes and outlives the call; the descriptor is open because it
+fn set_pass_rights(socket: BorrowedFd<'_>, value: libc::c_int) -> nix::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: `value` is readable for `length` bytes and outlives the call; the descriptor is open because it
     // is borrowed.
     let status = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
             SO_PASSRIGHTS,
-            (&raw const off).cast(),
+            (&raw const value).cast(),
             length,
         )
     };
     Errno::result(status).map(drop)
+}
+
+/// Bytes of room for descriptors: a header of 16, and two of them.
+const ROOM: usize = 24;
+
+/// Room for control data, aligned as it has to be.
+#[repr(align(8))]
+struct Room([u8; ROOM]);
+
+/// Reads from a Unix socket without waiting, together with the descriptors that come along. They are
+/// closed in programs that this one becomes.
+///
+/// There is room for one or two; the kernel drops those above.
+///
+/// # Errors
+///
+/// Those of `recvmsg`; `EAGAIN` when there is nothing to read.
+#[expect(
+    unsafe_code,
+    reason = "other wrappers lose the descriptors where the kernel had to drop some"
+)]
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut room = Room([0; ROOM]);
+    let mut data = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: all bytes zero is a value of this struct of numbers and pointers.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut data;
+    message.msg_iovlen = 1;
+    message.msg_control = room.0.as_mut_ptr().cast();
+    message.msg_controllen = ROOM as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    // SAFETY: `message` points to one buffer and to the room, both writable for the lengths that it names, and
+    // they outlive the call; the descriptor is open because it is borrowed.
+    let status = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let bytes = usize::try_from(Errno::result(status)?).map_err(|_| Errno::EINVAL)?;
+    let mut descriptors = Vec::new();
+    // SAFETY: the kernel has filled the room as far as `msg_controllen` says now, and these macros walk it.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: where it is not null, it points to a header within the room.
+    while let Some(header) = unsafe { next.as_ref() } {
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: the data begins behind the header and is as long as the header says; the kernel has just made
+            // these descriptors, and nobody else knows their numbers.
+            unsafe {
+                let first = libc::CMSG_DATA(next).cast::<[u8; size_of::<RawFd>()]>();
+                let length = header.cmsg_len - libc::CMSG_LEN(0) as usize;
+                for index in 0..length / size_of::<RawFd>() {
+                    let number = RawFd::from_ne_bytes(first.add(index).read());
+                    descriptors.push(OwnedFd::from_raw_fd(number));
+                }
+            }
+        }
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
+    }
+    Ok((bytes, descriptors))
+}
+
+/// Numbers that have been taken.
+static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+/// Takes a descriptor that the program was started with, by its number: one of those that `LISTEN_FDS`
+/// counts (`sd_listen_fds(3)`). From then on it is closed in programs that this one becomes.
+///
+/// # Errors
+///
+/// `EBADF` when nothing is open under this number or it is that of a standard stream, `EBUSY` when it has
+/// been taken before.
+#[expect(unsafe_code, reason = "a descriptor that was passed is a bare number")]
+pub fn take_passed(number: RawFd) -> nix::Result<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: the call takes three numbers and touches no memory.
+    let status = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    Errno::result(status)?;
+    if !TAKEN.lock().is_ok_and(|mut taken| taken.insert(number)) {
+        return Err(Errno::EBUSY);
+    }
+    // SAFETY: it is open, it was handed to this program to be owned by it, and each number is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The number of the network namespace that a socket is in (`SO_NETNS_COOKIE`, Linux 5.14): unique since
+/// the boot of the machine.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` before Linux 5.14.
+#[expect(
+    unsafe_code,
+    reason = "getsockopt of an option that is not known elsewhere has no safe wrapper"
+)]
+pub fn network_namespace(socket: BorrowedFd<'_>) -> nix::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: `cookie` is writable for `length` bytes, every bit pattern is a valid u64, both outlive the call,
+    // and the descriptor is open because it is borrowed.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(status).map(|_| cookie)
 }
 
 /// A descriptor of the process with this number (`pidfd_open`, Linux 5.3).
@@ -140,9 +267,11 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> nix::Result<PidfdInfo> {
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
-    use std::os::fd::AsFd;
+    use std::net::TcpListener;
+    use std::os::fd::{AsFd, IntoRawFd};
     use std::os::unix::net::UnixStream;
 
+    use nix::fcntl::{FcntlArg, fcntl};
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     use nix::unistd::getgroups;
 
@@ -192,10 +321,69 @@ mod tests {
             Ok(()) => {}
             Err(errno) => return assert_eq!(errno, Errno::ENOPROTOOPT),
         }
-        let passed = [ours.as_raw_fd()];
+        assert_eq!(send(&theirs, &[&ours]), Err(Errno::EPERM));
+        allow_descriptors(ours.as_fd()).unwrap();
+        assert_eq!(send(&theirs, &[&ours]), Ok(1));
+    }
+
+    fn send(through: &UnixStream, passed: &[&dyn AsRawFd]) -> nix::Result<usize> {
+        let passed: Vec<RawFd> = passed.iter().map(|fd| fd.as_raw_fd()).collect();
         let message = [ControlMessage::ScmRights(&passed)];
         let data = [IoSlice::new(b"x")];
-        let sent = sendmsg::<()>(theirs.as_raw_fd(), &data, &message, MsgFlags::empty(), None);
-        assert_eq!(sent, Err(Errno::EPERM));
+        sendmsg::<()>(
+            through.as_raw_fd(),
+            &data,
+            &message,
+            MsgFlags::empty(),
+            None,
+        )
+    }
+
+    fn is_closed_on_exec(fd: &OwnedFd) -> bool {
+        fcntl(fd, FcntlArg::F_GETFD).unwrap() & libc::FD_CLOEXEC != 0
+    }
+
+    #[test]
+    fn descriptors_are_received_up_to_the_room_for_them_and_not_inherited() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(
+            receive(ours.as_fd(), &mut buffer).err(),
+            Some(Errno::EAGAIN)
+        );
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for (sent, received) in [(0, 0), (1, 1), (2, 2), (5, 2)] {
+            let files: Vec<&dyn AsRawFd> = vec![&file; sent];
+            send(&theirs, &files).unwrap();
+            let (bytes, descriptors) = receive(ours.as_fd(), &mut buffer).unwrap();
+            assert_eq!((bytes, descriptors.len()), (1, received), "{sent}");
+            assert!(descriptors.iter().all(is_closed_on_exec));
+        }
+        drop(theirs);
+        assert_eq!(receive(ours.as_fd(), &mut buffer).unwrap().0, 0);
+    }
+
+    #[test]
+    fn what_was_passed_is_taken_once() {
+        let number = std::fs::File::open("/dev/null").unwrap().into_raw_fd();
+        let taken = take_passed(number).unwrap();
+        assert!(is_closed_on_exec(&taken));
+        assert_eq!(take_passed(number).err(), Some(Errno::EBUSY));
+        for number in [-1, 0, 2, 1_000_000] {
+            assert_eq!(take_passed(number).err(), Some(Errno::EBADF), "{number}");
+        }
+    }
+
+    #[test]
+    fn sockets_of_one_network_namespace_have_one_number() {
+        let numbers = [(); 2].map(|()| {
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            network_namespace(socket.as_fd())
+        });
+        assert!(
+            matches!(numbers, [Ok(one), Ok(other)] if one == other && one != 0)
+                || numbers == [Err(Errno::ENOPROTOOPT); 2],
+            "{numbers:?}"
+        );
     }
 }
