@@ -122,6 +122,8 @@ fn deciding(criterion: &mut Criterion) {
                 user: Some("backup"),
                 pid: peer.pid,
                 invocation: peer.invocation.as_deref(),
+                endpoint: None,
+                stray: None,
                 identity: Some(grant.identity()),
                 resource: Some(grant.resource().as_str()),
                 rule: Some(grant.rule()),

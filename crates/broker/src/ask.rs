@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use arcbroker_client::wire::ENDPOINT_PROTOCOL;
 use arcbroker_policy::{Cloud, Identity, IdentityError, Resource, ResourceError};
 use hyper::Version;
 use hyper::header::{self, HeaderMap};
@@ -55,8 +56,23 @@ const API_VERSIONS: &[&str] = &[
     "2025-04-07",
 ];
 
+/// Those of App Service in which a secret is sent as it is here.
+const APP_SERVICE_VERSIONS: &[&str] = &["2019-08-01", "2025-03-30"];
+
+/// What to use instead of another one of App Service.
+pub const NEWEST_APP_SERVICE_VERSIONS: [&str; 1] = ["2019-08-01"];
+
 /// What to use instead of an api-version that is not known.
 pub const NEWEST_VERSIONS: [&str; 3] = ["2021-02-01", "2020-06-01", "2019-11-01"];
+
+/// In whose words a token is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dialect {
+    /// Those of IMDS and HIMDS.
+    Metadata,
+    /// Those of App Service, with the secret checked already.
+    AppService,
+}
 
 /// A request for a token.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -99,6 +115,9 @@ pub enum Malformed {
     /// The words are those of IMDS.
     #[error("Bad request. api-version is invalid or was not specified in the request. Supported are {}", NEWEST_VERSIONS.join(" "))]
     ApiVersion,
+    /// Another version, or none.
+    #[error("api-version {} of App Service is served here, and the request has another one or none", NEWEST_APP_SERVICE_VERSIONS.join(" "))]
+    AppServiceVersion,
     /// No resource.
     #[error(
         "the parameter `resource` is missing: name the resource that the token is for, for example resource=https%3A%2F%2Fvault.azure.net"
@@ -124,6 +143,9 @@ pub enum Malformed {
     /// A parameter that is not known here.
     #[error("there is no parameter `{0}` here")]
     Unknown(String),
+    /// No upgrade, or another one.
+    #[error("this path is for an upgrade to {ENDPOINT_PROTOCOL}: `arcbroker exec` asks for it")]
+    Upgrade,
     /// Not an identity.
     #[error("the identity: {0}")]
     Identity(#[from] IdentityError),
@@ -159,7 +181,8 @@ pub fn check_frame(head: &Parts, method: &'static str) -> Result<(), Malformed> 
 ///
 /// [`Malformed`].
 pub fn named_resource(head: &Parts, cloud: Cloud) -> Result<Option<Resource>, Malformed> {
-    let parameters = Parameters::parse(head.uri.query().unwrap_or_default())?;
+    let query = head.uri.query().unwrap_or_default();
+    let parameters = Parameters::parse(query, Dialect::Metadata)?;
     let named = parameters
         .resource
         .map(|text| Resource::parse(&text, cloud));
@@ -178,12 +201,24 @@ pub fn check_metadata(head: &Parts) -> Result<Parameters<'_>, Malformed> {
     if !asks_for_metadata(&head.headers) {
         return Err(Malformed::Metadata);
     }
-    let parameters = Parameters::parse(head.uri.query().unwrap_or_default())?;
-    let version = parameters.api_version.as_deref();
-    if version.is_some_and(|version| API_VERSIONS.contains(&version)) {
-        Ok(parameters)
-    } else {
-        Err(Malformed::ApiVersion)
+    let query = head.uri.query().unwrap_or_default();
+    Parameters::parse(query, Dialect::Metadata)?.demand_version(API_VERSIONS, Malformed::ApiVersion)
+}
+
+impl Dialect {
+    /// The parameters of a request in these words.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`].
+    pub fn parameters(self, head: &Parts) -> Result<Parameters<'_>, Malformed> {
+        match self {
+            Self::Metadata => check_metadata(head),
+            Self::AppService => {
+                let parameters = Parameters::parse(head.uri.query().unwrap_or_default(), self)?;
+                parameters.demand_version(APP_SERVICE_VERSIONS, Malformed::AppServiceVersion)
+            }
+        }
     }
 }
 
@@ -247,7 +282,16 @@ pub struct Parameters<'q> {
 }
 
 impl<'q> Parameters<'q> {
-    fn parse(query: &'q str) -> Result<Self, Malformed> {
+    fn demand_version(self, known: &[&str], otherwise: Malformed) -> Result<Self, Malformed> {
+        let version = self.api_version.as_deref();
+        if version.is_some_and(|version| known.contains(&version)) {
+            Ok(self)
+        } else {
+            Err(otherwise)
+        }
+    }
+
+    fn parse(query: &'q str, dialect: Dialect) -> Result<Self, Malformed> {
         if query.len() > MAX_QUERY {
             return Err(Malformed::Query);
         }
@@ -260,6 +304,9 @@ impl<'q> Parameters<'q> {
                 "resource" => (&mut found.resource, "resource"),
                 "client_id" => (&mut found.client_id, "client_id"),
                 "object_id" => (&mut found.object_id, "object_id"),
+                "principal_id" if dialect == Dialect::AppService => {
+                    (&mut found.object_id, "object_id")
+                }
                 // IMDS knows the one, SDKs for App Service send the other.
                 "msi_res_id" | "mi_res_id" => (&mut found.resource_id, "msi_res_id"),
                 "token_sha256_to_refresh" => (&mut found.refused, "token_sha256_to_refresh"),

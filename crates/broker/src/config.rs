@@ -10,7 +10,7 @@ use arcbroker_policy::{Cloud, Diagnostics, Document, Identity, Table};
 use arcbroker_policy_files as policy_files;
 
 use crate::section::Section;
-use crate::{ability, audit, cache, gate, listen, logging, throttle, turns};
+use crate::{ability, audit, cache, gate, listen, logging, registry, throttle, turns};
 
 mod upstream;
 
@@ -27,6 +27,8 @@ const ADMIN_MODE: u32 = 0o600;
 const CONNECTIONS: usize = 4096;
 const CONNECTIONS_PER_USER: usize = 1024;
 const CONNECTIONS_PER_UNIT: usize = 1024;
+const ENDPOINTS: usize = 4096;
+const ENDPOINTS_PER_USER: usize = 1024;
 
 /// What the daemon does; a change takes effect at the next start.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Settings {
     pub audit: audit::Options,
     /// How much of the token socket one caller may have.
     pub limits: gate::Options,
+    /// How many programs may have endpoints.
+    pub endpoints: registry::Options,
     /// How much upstream is asked for.
     pub turns: turns::Options,
     /// How much is kept, and for how long it is kept fresh.
@@ -80,7 +84,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
     let (policy, shadow_dir) = section(&mut file, "policy", diagnostics, policy);
     let callers = section(&mut file, "callers", diagnostics, callers);
     let audit = section(&mut file, "audit", diagnostics, audit);
-    let limits = section(&mut file, "limits", diagnostics, limits);
+    let (limits, endpoints) = section(&mut file, "limits", diagnostics, limits);
     let log = section(&mut file, "log", diagnostics, log);
     file.finish(diagnostics);
     (!diagnostics.has_errors()).then_some(Settings {
@@ -94,6 +98,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
         callers,
         audit,
         limits,
+        endpoints,
         turns: upstream.turns,
         cache,
         log,
@@ -218,8 +223,8 @@ fn audit(section: &mut Section<'_, '_>) -> audit::Options {
     }
 }
 
-fn limits(section: &mut Section<'_, '_>) -> gate::Options {
-    gate::Options {
+fn limits(section: &mut Section<'_, '_>) -> (gate::Options, registry::Options) {
+    let connections = gate::Options {
         all: section.count("connections", CONNECTIONS),
         per_user: section.count("connections-per-user", CONNECTIONS_PER_USER),
         per_unit: section.count("connections-per-unit", CONNECTIONS_PER_UNIT),
@@ -227,7 +232,12 @@ fn limits(section: &mut Section<'_, '_>) -> gate::Options {
             per_user: section.rate("requests-per-second-per-user"),
             per_unit: section.rate("requests-per-second-per-unit"),
         },
-    }
+    };
+    let endpoints = registry::Options {
+        all: section.count("endpoints", ENDPOINTS),
+        per_user: section.count("endpoints-per-user", ENDPOINTS_PER_USER),
+    };
+    (connections, endpoints)
 }
 
 fn log(section: &mut Section<'_, '_>) -> logging::Options {

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::ability::Ability;
 use crate::audit::{AuditError, AuditLog};
@@ -18,20 +19,23 @@ use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::decisions::Decisions;
+use crate::desk::Desk;
 use crate::detect::Choice;
 use crate::dial::Connector;
 use crate::documents::Documents;
+use crate::endpoints::{Endpoints, Shared};
 use crate::evidence::Observer;
 use crate::gate::{self, Gate};
 use crate::kind::Kind;
 use crate::listen::{ListenError, Listener, Passed};
 use crate::names::UserNames;
-use crate::peer::Peer;
 use crate::place::Place;
 use crate::process;
+use crate::registry::Registry;
 use crate::reply::Body;
+use crate::rounds::Rounds;
 use crate::rules::Reloader;
-use crate::server::{Handler, Limits, Server};
+use crate::server::{Handler, Limits, Server, Visitor};
 use crate::service::Service;
 use crate::status::StatusBoard;
 use crate::throttle;
@@ -90,23 +94,30 @@ pub enum DaemonError {
     /// There is no timer.
     #[error("no timer can be had: {0}")]
     Timer(io::Error),
+    /// The network namespace cannot be told.
+    #[error("no endpoints can be served: {0}")]
+    Endpoints(io::Error),
     /// A listener broke.
     #[error("no more connections can be accepted: {0}")]
     Accept(io::Error),
 }
 
-struct TokenHandler(Arc<Service>);
+struct TokenHandler(Arc<Service>, Desk);
 struct AdminHandler(Arc<Service>);
 
 impl Handler for TokenHandler {
-    async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
-        self.0.answer(peer, &request.into_parts().0).await
+    async fn handle(&self, visitor: Visitor<'_>, request: Request<Incoming>) -> Response<Body> {
+        if request.uri().path() == path::ENDPOINT {
+            return self.1.answer(visitor, request);
+        }
+        self.0.answer(visitor.peer, &request.into_parts().0).await
     }
 }
 
 impl Handler for AdminHandler {
-    async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
-        self.0.answer_admin(peer, &request.into_parts().0).await
+    async fn handle(&self, visitor: Visitor<'_>, request: Request<Incoming>) -> Response<Body> {
+        let (head, _) = request.into_parts();
+        self.0.answer_admin(visitor.peer, &head).await
     }
 }
 
@@ -139,7 +150,7 @@ impl World {
 /// [`DaemonError`]; nobody has been answered then, unless it is `Accept`.
 pub async fn run(
     mut settings: Settings,
-    passed: Passed,
+    mut passed: Passed,
     world: World,
     signals: mpsc::Receiver<Signal>,
 ) -> Result<(), DaemonError> {
@@ -158,7 +169,9 @@ pub async fn run(
     settings.limits.all = process::affordable(settings.limits.all);
     let gate = Arc::new(Gate::new(settings.limits, world.clock.clone()));
     let admin_gate = Arc::new(Gate::new(ADMIN_LIMITS, world.clock.clone()));
+    let registry = Arc::new(Registry::new(settings.endpoints));
     let (stop, stopped) = watch::channel(false);
+    let clock = world.clock.clone();
     settings.upstream.decide(&world.connector).await;
     settings.turns = bearable(settings.turns, &settings.upstream.choice);
     let service = Arc::new(assemble(
@@ -166,19 +179,42 @@ pub async fn run(
         world,
         &reloader,
         audit,
-        &gate,
+        (&gate, &registry),
         stopped.clone(),
     ));
+    let held = passed.take_endpoints();
     let (token, admin) = listen(&settings, passed)?;
     let ticker = Ticker::new(TICK).map_err(DaemonError::Timer)?;
     let names = UserNames::new();
-    let handlers = (
-        TokenHandler(Arc::clone(&service)),
-        AdminHandler(Arc::clone(&service)),
-    );
+    let (desk, newcomers) = Desk::new(Arc::clone(&registry));
+    // Those of the endpoints take turns with those of the socket.
+    let (rounds, admin_rounds) = (Arc::<Rounds>::default(), Arc::<Rounds>::default());
+    let shared = Shared {
+        service: Arc::clone(&service),
+        gate: Arc::clone(&gate),
+        limits: Limits::default(),
+        rounds: Arc::clone(&rounds),
+        registry,
+        clock,
+    };
+    let endpoints = Endpoints::new(shared, newcomers, held, &observer);
+    let endpoints = endpoints.map_err(DaemonError::Endpoints)?;
     let admin_observer = observer.remembering(ADMIN_REMEMBERED);
-    let token = server(token, handlers.0, &gate, &names, observer);
-    let admin = server(admin, handlers.1, &admin_gate, &names, admin_observer);
+    let token_handler = TokenHandler(Arc::clone(&service), desk);
+    let token = server(token, token_handler, &gate, &names, observer, &rounds);
+    let admin_handler = AdminHandler(Arc::clone(&service));
+    let admin = server(
+        admin,
+        admin_handler,
+        &admin_gate,
+        &names,
+        admin_observer,
+        &admin_rounds,
+    );
+    // They end with this function.
+    let mut turns = JoinSet::new();
+    turns.spawn(rounds.run());
+    turns.spawn(admin_rounds.run());
 
     let upstream = &service.board.upstream;
     tracing::info!(
@@ -193,9 +229,13 @@ pub async fn run(
     );
     notify(&[NotifyState::Ready]);
     tokio::select! {
-        result = async { tokio::try_join!(token.run(stopped.clone()), admin.run(stopped)) } => {
-            result.map(drop).map_err(DaemonError::Accept)
-        }
+        result = async {
+            tokio::try_join!(
+                token.run(stopped.clone()),
+                endpoints.run(stopped.clone()),
+                admin.run(stopped),
+            )
+        } => result.map(drop).map_err(DaemonError::Accept),
         // Ends only after the servers: it tells them to stop, and then waits for them.
         () = tend(&service, &reloader, signals, &ticker, &stop) => Ok(()),
     }
@@ -223,7 +263,7 @@ pub fn assemble(
     world: World,
     reloader: &Arc<Reloader>,
     audit: Arc<AuditLog>,
-    gate: &Arc<Gate>,
+    (gate, registry): (&Arc<Gate>, &Arc<Registry>),
     stopped: watch::Receiver<bool>,
 ) -> Service {
     let World {
@@ -257,6 +297,7 @@ pub fn assemble(
         audit: Arc::clone(&audit),
         audit_options: settings.audit.clone(),
         gate: Arc::clone(gate),
+        registry: Arc::clone(registry),
     };
     Service {
         tokens,
@@ -302,6 +343,7 @@ fn server<H: Handler>(
     gate: &Arc<Gate>,
     names: &UserNames,
     observer: Observer,
+    rounds: &Arc<Rounds>,
 ) -> Server<H> {
     Server {
         listener,
@@ -310,6 +352,7 @@ fn server<H: Handler>(
         limits: Limits::default(),
         names: names.clone(),
         observer,
+        rounds: Arc::clone(rounds),
     }
 }
 

@@ -12,6 +12,7 @@ use arcbroker_policy::{Identity, Resource};
 use crate::lock::lock;
 use crate::peer::Peer;
 use crate::record::{Outcome, RequestId};
+use crate::stray::Stray;
 
 /// Decisions of each of the two kinds that are kept.
 const KEPT: usize = 256;
@@ -31,6 +32,8 @@ pub struct Decided {
     pub asked: Option<(Identity, Resource)>,
     /// The rule that allowed it.
     pub rule: Option<String>,
+    /// Why it is not the peer who asked on the peer's endpoint.
+    pub stray: Option<Stray>,
     /// Hash of the policy that was asked.
     pub policy: String,
     /// How long the answer took.
@@ -96,9 +99,11 @@ mod tests {
                 user: None,
                 pid: None,
                 invocation: None,
+                endpoint: None,
             },
             asked: None,
             rule: None,
+            stray: None,
             policy: String::new(),
             took: Duration::ZERO,
         }

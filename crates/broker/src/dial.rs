@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::owner::owner;
+use crate::owner::holder;
 
 /// How long it may take until there is a connection.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -149,7 +149,7 @@ async fn connect(address: SocketAddr) -> Result<Opened, DialError> {
     }
     Ok(Opened {
         stream: Box::new(stream),
-        owner: Box::new(move || owner(ours, theirs)),
+        owner: Box::new(move || Ok(holder(ours, theirs)?.map(|holder| holder.uid))),
     })
 }
 

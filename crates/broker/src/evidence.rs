@@ -17,7 +17,8 @@ use tokio::net::UnixStream;
 use crate::ability::{Ability, Sight};
 use crate::clock::Clock;
 use crate::pinned::{Exhausted, Pinned, Pinning};
-use crate::tree::Listing;
+use crate::tree::{Listing, Tree};
+use crate::unit_group::UnitGroup;
 
 /// For how long what was seen of a process is taken to be so still. Only root can move a process to
 /// another unit; whether the process lives is asked each time.
@@ -123,6 +124,52 @@ impl Observer {
         }
         let sighting = Arc::clone(&process.latest().sighting);
         Ok((Some(process), sighting))
+    }
+
+    /// The process that started this one, if it is of the same user and not the one that adopts those that are
+    /// left behind.
+    ///
+    /// # Errors
+    ///
+    /// When the broker has nothing left to look with.
+    pub fn parent(&self, child: &Process) -> Result<Option<Arc<Process>>, Exhausted> {
+        let number = || -> Result<Option<i32>, Exhausted> {
+            let status = self.read(&format!("{}/status", child.pid))?;
+            Ok(status.as_deref().and_then(parent).filter(|&pid| pid > 1))
+        };
+        let Some(pid) = number()? else {
+            return Ok(None);
+        };
+        let Some(pinned) = Pinned::by_number(pid)? else {
+            return Ok(None);
+        };
+        // A child whose parent has ended gets another one: so this is the one.
+        let is_it = number()? == Some(pid) && child.pinned.is_alive();
+        if !is_it || !self.is_of(pid, child.uid)? {
+            return Ok(None);
+        }
+        let process = self.process(pinned, pid, child.uid)?;
+        Ok(Some(Arc::new(process)))
+    }
+
+    /// A process that was held on to by a broker before this one.
+    ///
+    /// # Errors
+    ///
+    /// When the broker has nothing left to look with.
+    pub fn again(&self, pinned: Pinned, pid: i32, uid: u32) -> Result<Arc<Process>, Exhausted> {
+        Ok(Arc::new(self.process(pinned, pid, uid)?))
+    }
+
+    /// The control group of the unit that a process is in, where there is one tree for all.
+    pub fn unit_group(&self, process: &Process, unit: &Unit) -> Option<UnitGroup> {
+        if self.ability.tree != Some(Tree::Unified) {
+            return None;
+        }
+        let listing = self.read(&format!("{}/cgroup", process.pid)).ok()??;
+        let place = Listing::new(&listing).unified()?;
+        let group = UnitGroup::of(&self.ability.options.cgroup, place, unit.as_str())?;
+        process.pinned.is_alive().then_some(group)
     }
 
     /// What is seen of the process now, or was within the last second. None once it has ended.
@@ -274,6 +321,21 @@ impl Dated {
 }
 
 impl Process {
+    /// Its number, while it lives.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// How it is held on to.
+    pub fn pinned(&self) -> &Pinned {
+        &self.pinned
+    }
+
+    /// What was seen of it last.
+    pub fn sighting(&self) -> Arc<Sighting> {
+        Arc::clone(&self.latest().sighting)
+    }
+
     fn latest(&self) -> MutexGuard<'_, Dated> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -301,6 +363,12 @@ fn numbers(text: &str) -> Option<usize> {
         count += 1;
     }
     Some(count)
+}
+
+/// The number of the process that started this one.
+fn parent(status: &str) -> Option<i32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 /// `Uid:` has the real, effective, saved and file system ids.

@@ -125,6 +125,7 @@ impl Gate {
         ConnectionCounts {
             open,
             refused: self.refused.load(Ordering::Relaxed),
+            endpoints: 0,
         }
     }
 
@@ -215,7 +216,8 @@ mod tests {
             gate.counts(),
             ConnectionCounts {
                 open: 3,
-                refused: 1
+                refused: 1,
+                endpoints: 0
             }
         );
         drop(held);

@@ -8,13 +8,15 @@ use std::env;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{
     DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown,
 };
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use arcbroker_peer_sys::take_passed;
 use listenfd::ListenFd;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
@@ -22,6 +24,8 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 use tokio::net::UnixListener;
+
+use crate::keep;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -57,9 +61,12 @@ struct Bound {
     _lock: Flock<File>,
 }
 
-/// The sockets that systemd passed, by the names of `FileDescriptorName=`.
+/// What systemd passed: sockets by the names of `FileDescriptorName=`, and endpoints that it has held.
 #[derive(Debug, Default)]
-pub struct Passed(HashMap<String, std::os::unix::net::UnixListener>);
+pub struct Passed {
+    sockets: HashMap<String, std::os::unix::net::UnixListener>,
+    endpoints: HashMap<String, Vec<OwnedFd>>,
+}
 
 /// Why a socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -172,25 +179,35 @@ impl Passed {
     ///
     /// When one of them is not a listening Unix socket.
     pub fn from_env() -> io::Result<Self> {
-        let mut passed = ListenFd::from_env();
+        let mut listed = ListenFd::from_env();
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let mut sockets = HashMap::new();
-        for (index, name) in names.split(':').enumerate().take(passed.len()) {
-            if let Some(socket) = passed.take_unix_listener(index)? {
-                sockets.insert(name.to_owned(), socket);
+        let mut passed = Self::default();
+        for (index, name) in names.split(':').enumerate().take(listed.len()) {
+            if !name.starts_with(keep::PREFIX) {
+                if let Some(socket) = listed.take_unix_listener(index)? {
+                    passed.sockets.insert(name.to_owned(), socket);
+                }
+            } else if let Some(number) = listed.take_raw_fd(index)? {
+                let held = passed.endpoints.entry(name.to_owned()).or_default();
+                held.push(take_passed(number)?);
             }
         }
-        Ok(Self(sockets))
+        Ok(passed)
+    }
+
+    /// Takes the endpoints.
+    pub fn take_endpoints(&mut self) -> HashMap<String, Vec<OwnedFd>> {
+        mem::take(&mut self.endpoints)
     }
 
     /// The name of one that nobody has taken.
     pub fn into_name(self) -> Option<String> {
-        self.0.into_keys().next()
+        self.sockets.into_keys().next()
     }
 
     /// The one with this name.
     pub fn take(&mut self, name: &str) -> Option<std::os::unix::net::UnixListener> {
-        self.0.remove(name)
+        self.sockets.remove(name)
     }
 }
 

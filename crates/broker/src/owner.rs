@@ -27,8 +27,23 @@ const QUESTION: u32 = 16 + 56;
 const STATE_AT: usize = HEADER + 1;
 const UID_AT: usize = HEADER + 64;
 const INODE_AT: usize = HEADER + 68;
+const ATTRIBUTES_AT: usize = HEADER + 72;
+/// `INET_DIAG_CGROUP_ID` of `linux/inet_diag.h`.
+const CONTROL_GROUP: u16 = 21;
+/// Bytes of the head of an attribute, and what attributes are aligned to.
+const ATTRIBUTE: usize = 4;
 
-/// The user who holds the server's end of the connection `ours` → `theirs`.
+/// Who holds one end of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Holder {
+    /// The user.
+    pub uid: u32,
+    /// The control group in which the socket was made, by its number in the unified tree; where the kernel
+    /// tells (Linux 5.10).
+    pub control_group: Option<u64>,
+}
+
+/// Who holds the other end of the connection `ours` → `theirs`.
 ///
 /// `None` while nobody has accepted the connection, and once it is closed: the kernel then says 0,
 /// which must not be taken for root.
@@ -36,7 +51,7 @@ const INODE_AT: usize = HEADER + 68;
 /// # Errors
 ///
 /// The kernel's, except for "no such connection", which is `None`.
-pub fn owner(ours: SocketAddr, theirs: SocketAddr) -> io::Result<Option<u32>> {
+pub fn holder(ours: SocketAddr, theirs: SocketAddr) -> io::Result<Option<Holder>> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
@@ -55,7 +70,7 @@ pub fn owner(ours: SocketAddr, theirs: SocketAddr) -> io::Result<Option<u32>> {
     answer(reply.get(..length).unwrap_or_default())
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2` for the server's end of one connection.
+/// `struct nlmsghdr` and `struct inet_diag_req_v2` for the other end of one connection.
 fn question(ours: SocketAddr, theirs: SocketAddr) -> Vec<u8> {
     let mut message = Vec::with_capacity(QUESTION as usize);
     message.extend(QUESTION.to_ne_bytes());
@@ -92,7 +107,7 @@ fn address(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-fn answer(reply: &[u8]) -> io::Result<Option<u32>> {
+fn answer(reply: &[u8]) -> io::Result<Option<Holder>> {
     let kind = bytes(reply, 4).map(u16::from_ne_bytes);
     if kind == Some(ERROR) {
         let code = bytes(reply, HEADER).map_or(0, i32::from_ne_bytes);
@@ -112,12 +127,29 @@ fn answer(reply: &[u8]) -> io::Result<Option<u32>> {
         ))
     })();
     match found {
-        Some((ESTABLISHED, uid, inode)) if kind == Some(BY_FAMILY) && inode != 0 => Ok(Some(uid)),
+        Some((ESTABLISHED, uid, inode)) if kind == Some(BY_FAMILY) && inode != 0 => {
+            Ok(Some(Holder {
+                uid,
+                control_group: attribute(reply, CONTROL_GROUP).map(u64::from_ne_bytes),
+            }))
+        }
         Some(_) if kind == Some(BY_FAMILY) => Ok(None),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "sock_diag gave a reply of an unknown kind",
         )),
+    }
+}
+
+/// The content of the attribute of this kind (`netlink(7)`).
+fn attribute<const N: usize>(reply: &[u8], kind: u16) -> Option<[u8; N]> {
+    let mut at = ATTRIBUTES_AT;
+    loop {
+        let length = usize::from(bytes(reply, at).map(u16::from_ne_bytes)?);
+        if bytes(reply, at + 2).map(u16::from_ne_bytes)? == kind && length == ATTRIBUTE + N {
+            return bytes(reply, at + ATTRIBUTE);
+        }
+        at += length.max(ATTRIBUTE).next_multiple_of(ATTRIBUTE);
     }
 }
 
@@ -139,8 +171,9 @@ mod tests {
         (listener, client)
     }
 
-    fn ask(client: &TcpStream) -> Option<u32> {
-        owner(client.local_addr().unwrap(), client.peer_addr().unwrap()).unwrap()
+    fn ask(end: &TcpStream) -> Option<u32> {
+        let holder = holder(end.local_addr().unwrap(), end.peer_addr().unwrap());
+        holder.unwrap().map(|holder| holder.uid)
     }
 
     #[test]
@@ -149,6 +182,29 @@ mod tests {
             let (listener, client) = pair(address);
             let _server = listener.accept().unwrap();
             assert_eq!(ask(&client), Some(geteuid().as_raw()), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_client_has_its_owner_and_the_control_group_of_the_unified_tree() {
+        let (listener, client) = pair("127.0.0.1:0");
+        let (server, _) = listener.accept().unwrap();
+        let (ours, theirs) = (server.local_addr().unwrap(), client.local_addr().unwrap());
+        let found = holder(ours, theirs).unwrap().unwrap();
+        assert_eq!(found.uid, geteuid().as_raw());
+        let listing = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = listing.lines().find_map(|line| line.strip_prefix("0::/"));
+        for (root, own) in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .into_iter()
+            .zip([own; 2])
+        {
+            let directory = std::path::Path::new(root).join(own.unwrap_or_default());
+            if directory.join("cgroup.procs").exists()
+                && let Some(id) = found.control_group
+            {
+                let metadata = std::fs::metadata(directory).unwrap();
+                assert_eq!(std::os::unix::fs::MetadataExt::ino(&metadata), id);
+            }
         }
     }
 
@@ -171,7 +227,7 @@ mod tests {
     fn a_connection_that_never_was_has_no_owner() {
         let nowhere = "127.0.0.1:1".parse().unwrap();
         assert_eq!(
-            owner("127.0.0.1:2".parse().unwrap(), nowhere).unwrap(),
+            holder("127.0.0.1:2".parse().unwrap(), nowhere).unwrap(),
             None
         );
     }
@@ -183,7 +239,23 @@ mod tests {
         whole[STATE_AT] = ESTABLISHED;
         whole[INODE_AT] = 1;
         whole[UID_AT] = 7;
-        assert_eq!(answer(&whole).unwrap(), Some(7));
+        let holder = |control_group| {
+            Some(Holder {
+                uid: 7,
+                control_group,
+            })
+        };
+        assert_eq!(answer(&whole).unwrap(), holder(None));
+        let mut more = whole.clone();
+        // One of five bytes and three of padding, one of the kind but too short, and the one.
+        more.extend([9, 0, 4, 0, 1, 2, 3, 4, 5, 0, 0, 0]);
+        more.extend([8, 0, 21, 0, 1, 2, 3, 4]);
+        more.extend([12, 0, 21, 0]);
+        more.extend(99_u64.to_ne_bytes());
+        assert_eq!(answer(&more).unwrap(), holder(Some(99)));
+        for length in whole.len()..more.len() {
+            assert_eq!(answer(&more[..length]).unwrap(), holder(None), "{length}");
+        }
         for length in 0..whole.len() {
             assert!(answer(&whole[..length]).is_err(), "{length}");
         }

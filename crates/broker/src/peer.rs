@@ -2,6 +2,7 @@
 //! what is known of the process now.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +26,8 @@ pub struct Peer {
     pub pid: Option<i32>,
     /// Systemd's number for this run of the unit, for display.
     pub invocation: Option<Arc<str>>,
+    /// The address of its own that it asked on; absent on the socket.
+    pub endpoint: Option<SocketAddr>,
 }
 
 impl Peer {
@@ -53,6 +56,7 @@ impl Peer {
             user: None,
             pid: Some(credentials.pid()).filter(|&pid| pid > 0),
             invocation: None,
+            endpoint: None,
         })
     }
 
@@ -117,6 +121,30 @@ impl Watched {
                 sighting,
             }),
         })
+    }
+
+    /// A peer that is known already, and its process.
+    pub fn around(observer: &Observer, process: Arc<Process>, peer: Peer) -> Self {
+        let sighting = process.sighting();
+        Self {
+            observer: observer.clone(),
+            uid: peer.caller.uid,
+            process: Some(process),
+            latest: Mutex::new(Latest {
+                peer: Arc::new(peer.seen(&sighting)),
+                sighting,
+            }),
+        }
+    }
+
+    /// The process; absent where it cannot be held on to.
+    pub fn process(&self) -> Option<&Arc<Process>> {
+        self.process.as_ref()
+    }
+
+    /// What looks at it.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
     }
 
     /// Adds the name of the user.

@@ -8,10 +8,12 @@ use arcbroker_peer_sys::{pidfd_info, pidfd_open};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 /// How well this kernel lets a peer's process be held on to; each can do what those before it can.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Pinning {
     /// Not at all: only numbers, which another process may have by now.
     None,
@@ -123,11 +125,34 @@ impl Pinned {
         if pinning == Pinning::None {
             return Ok(None);
         }
+        Self::by_number(pid)
+    }
+
+    /// One that was held on to before.
+    pub fn again(fd: OwnedFd, pinning: Pinning) -> Self {
+        Self { fd, pinning }
+    }
+
+    /// Holds on to a process of which the number is known to be its own at the moment. None where there is no
+    /// such process.
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor left for it.
+    pub fn by_number(pid: i32) -> Result<Option<Self>, Exhausted> {
         match pidfd_open(pid) {
-            Ok(fd) => Ok(Some(Self { fd, pinning })),
+            Ok(fd) => Ok(Some(Self {
+                fd,
+                pinning: Pinning::ByNumber,
+            })),
             Err(errno) if Exhausted::is(errno) => Err(Exhausted),
             Err(_) => Ok(None),
         }
+    }
+
+    /// How.
+    pub fn pinning(&self) -> Pinning {
+        self.pinning
     }
 
     /// Any process, as if it had connected.

@@ -1,5 +1,6 @@
 //! What an audit record says, and how it is written: one line of JSON that no terminal obeys.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use std::{fmt, io};
 
@@ -8,6 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 use crate::clock::Clock;
+use crate::stray::Stray;
 
 /// The version of a record.
 const SCHEMA: u32 = 1;
@@ -93,6 +95,10 @@ pub struct Record<'a> {
     pub took: Duration,
     /// Of the issued token.
     pub token: Option<TokenFacts<'a>>,
+    /// The endpoint of the caller that was asked.
+    pub endpoint: Option<SocketAddr>,
+    /// Why it is not the caller who asked there.
+    pub stray: Option<Stray>,
 }
 
 /// What a record says of an issued token.
@@ -199,6 +205,12 @@ struct Body<'a> {
     expires_on: Option<u64>,
     uti: Option<&'a str>,
     token_sha256: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stray: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stray_uid: Option<u32>,
 }
 
 impl Head {
@@ -234,6 +246,12 @@ impl<'a> Body<'a> {
             expires_on: record.token.map(|token| token.expires_on),
             uti: record.token.and_then(|token| token.uti).map(capped),
             token_sha256: record.token.map(|token| token.sha256),
+            endpoint: record.endpoint,
+            stray: record.stray.map(Stray::as_str),
+            stray_uid: record.stray.and_then(|stray| match stray {
+                Stray::User(uid) => Some(uid),
+                _ => None,
+            }),
         }
     }
 }

@@ -10,12 +10,14 @@ use arcbroker_client::wire::ACCESS_DENIED;
 use arcbroker_policy::{Identity, Resource, allow_command};
 use hyper::StatusCode;
 
-use crate::ask::{Malformed, NEWEST_VERSIONS};
+use crate::ask::{Malformed, NEWEST_APP_SERVICE_VERSIONS, NEWEST_VERSIONS};
 use crate::audit::AuditError;
 use crate::kind::Kind;
 use crate::peer::Peer;
 use crate::record::RequestId;
+use crate::registry::NoPlace;
 use crate::reply::Refusal;
+use crate::stray::Stray;
 use crate::throttle::Throttled;
 use crate::token::{Class, FetchError};
 
@@ -23,6 +25,8 @@ use crate::token::{Class, FetchError};
 const SOON: Duration = Duration::from_secs(2);
 
 const INVALID: &str = "invalid_request";
+/// Another word than for a denial by the policy.
+const FORBIDDEN: &str = "forbidden";
 pub(crate) const UNAVAILABLE: &str = "service_unavailable";
 /// The word for a request or a connection over a limit.
 pub(crate) const TOO_MANY: &str = "too_many_requests";
@@ -39,8 +43,10 @@ pub fn malformed(malformed: &Malformed) -> Refusal {
     };
     let mut refusal = Refusal::new(status, error, malformed.to_string());
     refusal.allow = allow;
-    if matches!(malformed, Malformed::ApiVersion) {
-        refusal.newest_versions = &NEWEST_VERSIONS;
+    match malformed {
+        Malformed::ApiVersion => refusal.newest_versions = &NEWEST_VERSIONS,
+        Malformed::AppServiceVersion => refusal.newest_versions = &NEWEST_APP_SERVICE_VERSIONS,
+        _ => {}
     }
     // What follows on the connection may be the rest of this request.
     refusal.close = matches!(
@@ -91,6 +97,51 @@ pub fn denied(peer: &Peer, identity: &Identity, resource: &Resource, id: Request
     Refusal::new(StatusCode::FORBIDDEN, ACCESS_DENIED, description)
 }
 
+/// A request on an endpoint that is not the program's own: final for every SDK, and nothing of what is
+/// behind it.
+pub fn stray(stray: Stray) -> Refusal {
+    let (status, error, description) = match stray {
+        Stray::Host => (
+            StatusCode::FORBIDDEN,
+            FORBIDDEN,
+            "the Host of the request is not the address of this endpoint",
+        ),
+        Stray::Browser => (
+            StatusCode::FORBIDDEN,
+            FORBIDDEN,
+            "the request comes from a page in a browser",
+        ),
+        Stray::Proxy => (
+            StatusCode::BAD_REQUEST,
+            INVALID,
+            "the request has come through a proxy: see that NO_PROXY has 127.0.0.1",
+        ),
+        Stray::Secret => (
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "the request does not have the secret of this endpoint: send X-IDENTITY-HEADER with the value of \
+             IDENTITY_HEADER",
+        ),
+        Stray::User(_) | Stray::Gone => (
+            StatusCode::FORBIDDEN,
+            FORBIDDEN,
+            "this endpoint was made for a program of another user",
+        ),
+    };
+    let mut refusal = Refusal::new(status, error, description);
+    refusal.close = true;
+    refusal
+}
+
+/// A denial of an identity that was named, as App Service says it: SDKs look for these words.
+pub fn no_such_identity(denied: &Refusal) -> Refusal {
+    let description = format!(
+        "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId: {}",
+        denied.description
+    );
+    Refusal::new(StatusCode::BAD_REQUEST, INVALID, description)
+}
+
 /// Whether it is allowed depends on the cloud of the machine, which is not known yet.
 pub fn unknown_cloud(kind: Kind) -> Refusal {
     let description = format!(
@@ -107,6 +158,26 @@ pub fn throttled(throttled: &Throttled) -> Refusal {
     let description = throttled.limit.to_string();
     let mut refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY, description);
     refusal.retry_after = Some(throttled.wait);
+    refusal
+}
+
+/// There is no place for another endpoint.
+pub fn no_place(why: NoPlace) -> Refusal {
+    let (status, error) = match why {
+        NoPlace::Full | NoPlace::UserFull => (StatusCode::TOO_MANY_REQUESTS, TOO_MANY),
+        NoPlace::Banned => (StatusCode::FORBIDDEN, FORBIDDEN),
+    };
+    let mut refusal = Refusal::new(status, error, why.to_string());
+    refusal.retry_after = (status == StatusCode::TOO_MANY_REQUESTS).then_some(SOON);
+    refusal
+}
+
+/// The daemon is about to end.
+pub fn stopping() -> Refusal {
+    let description =
+        "arcbrokerd is about to end. Ask again: another one follows it after an upgrade";
+    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
+    refusal.retry_after = Some(SOON);
     refusal
 }
 
@@ -132,8 +203,7 @@ pub fn unavailable(kind: Kind, error: &FetchError) -> Refusal {
         | Class::Busy
         | Class::Throttled => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
         Class::Permanent | Class::UnknownIdentity => (StatusCode::BAD_REQUEST, INVALID),
-        // Another word than for a denial, which is ours.
-        Class::Refused => (StatusCode::FORBIDDEN, "forbidden"),
+        Class::Refused => (StatusCode::FORBIDDEN, FORBIDDEN),
         Class::Hostile | Class::Challenge | Class::KeyDenied | Class::StaleKey | Class::Garbage => {
             (StatusCode::BAD_GATEWAY, "server_error")
         }
@@ -258,6 +328,7 @@ mod tests {
                 user: Some("www-data".into()),
                 pid: None,
                 invocation: None,
+                endpoint: None,
             };
             let resource = Resource::exact("https://a").unwrap();
             let id = RequestId { run: 1, number: 2 };

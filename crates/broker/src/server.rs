@@ -29,9 +29,9 @@ use crate::names::UserNames;
 use crate::peer::{Peer, Watched, refuse_passed};
 use crate::pinned::Exhausted;
 use crate::refusal;
-use crate::reply::Body;
+use crate::reply::{Body, Refusal};
 use crate::rounds::{Rounds, Seat};
-use crate::stream::Stream;
+use crate::stream::{Socket, Stream};
 
 /// Bytes of the longest request head.
 const MAX_HEAD: usize = 16 * 1024;
@@ -68,9 +68,18 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request; its body, if any, has been refused or is empty.
     fn handle(
         &self,
-        peer: &Peer,
+        visitor: Visitor<'_>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Visitor<'v> {
+    /// As seen for this request.
+    pub peer: &'v Peer,
+    /// To be looked at again.
+    pub watched: &'v Arc<Watched>,
 }
 
 /// A listener with everything that its connections share.
@@ -88,6 +97,8 @@ pub struct Server<H> {
     pub names: UserNames,
     /// Looks at the processes of peers.
     pub observer: Observer,
+    /// Whose turn it is.
+    pub rounds: Arc<Rounds>,
 }
 
 impl<H: Handler> Server<H> {
@@ -100,12 +111,8 @@ impl<H: Handler> Server<H> {
         refuse_passed(self.listener.socket());
         let mut connections = Connections {
             tasks: JoinSet::new(),
-            rounds: Arc::default(),
             stop,
         };
-        // Ends with this function.
-        let mut turns = JoinSet::new();
-        turns.spawn(Arc::clone(&connections.rounds).run());
         let result = self.accept_all(&mut connections).await;
         let ended = async {
             if result.is_ok() {
@@ -139,7 +146,7 @@ impl<H: Handler> Server<H> {
                     // Also where connections come so fast that the branch above is never reached.
                     while connections.tasks.try_join_next().is_some() {}
                     in_a_row += 1;
-                    if in_a_row >= ACCEPTS || connections.rounds.is_shared() {
+                    if in_a_row >= ACCEPTS || self.rounds.is_shared() {
                         in_a_row = 0;
                         yield_now().await;
                     }
@@ -196,12 +203,12 @@ impl<H: Handler> Server<H> {
         let (pass, mut peer) = match self.admit(place, &stream, peer) {
             Ok(admitted) => admitted,
             Err(why) => {
-                let seat = connections.rounds.seat(Party { uid, unit: None });
+                let seat = self.rounds.seat(Party { uid, unit: None });
                 self.bid_farewell(connections, &seat, stream, why);
                 return;
             }
         };
-        let seat = connections.rounds.seat(Party::of(&peer.now().caller));
+        let seat = self.rounds.seat(Party::of(&peer.now().caller));
         let (handler, gate) = (Arc::clone(&self.handler), Arc::clone(&self.gate));
         let stop = connections.stop.clone();
         let (limits, names) = (self.limits, self.names.clone());
@@ -215,10 +222,15 @@ impl<H: Handler> Server<H> {
                 let attendant = Attendant {
                     handler,
                     gate,
-                    peer,
+                    peer: Arc::new(peer),
                     seat,
                 };
-                serve(stream, &attendant, limits, stop).await;
+                let uid = attendant.peer.uid();
+                let stream = Stream::new(stream, limits.stall);
+                let answer = |request| attendant.answer(request);
+                if let Err(error) = serve(stream, answer, limits, stop).await {
+                    tracing::debug!(uid, %error, "a connection ended early");
+                }
             }
             drop(pass);
         }));
@@ -260,7 +272,6 @@ impl<H: Handler> Server<H> {
 /// Those who are connected.
 struct Connections {
     tasks: JoinSet<()>,
-    rounds: Arc<Rounds>,
     /// True once the daemon is told to stop.
     stop: watch::Receiver<bool>,
 }
@@ -269,7 +280,7 @@ struct Connections {
 struct Attendant<H> {
     handler: Arc<H>,
     gate: Arc<Gate>,
-    peer: Watched,
+    peer: Arc<Watched>,
     seat: Arc<Seat>,
 }
 
@@ -278,52 +289,65 @@ impl<H: Handler> Attendant<H> {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let _begun = self.seat.begin().await;
         let peer = self.peer.now();
-        match self.gate.ask(&peer) {
-            Ok(()) => self.handler.handle(&peer, request).await,
-            Err(throttled) => {
-                if !throttled.hold.is_zero() {
-                    sleep(throttled.hold).await;
-                }
-                refusal::throttled(&throttled).response(None)
-            }
+        if let Err(refusal) = let_in(&self.gate, &peer).await {
+            return refusal.response(None);
         }
+        let visitor = Visitor {
+            peer: &peer,
+            watched: &self.peer,
+        };
+        self.handler.handle(visitor, request).await
     }
+}
+
+/// Lets one request in, unless its caller asks too often.
+pub(crate) async fn let_in(gate: &Gate, peer: &Peer) -> Result<(), Refusal> {
+    let Err(throttled) = gate.ask(peer) else {
+        return Ok(());
+    };
+    if !throttled.hold.is_zero() {
+        sleep(throttled.hold).await;
+    }
+    Err(refusal::throttled(&throttled))
 }
 
 /// Serves one connection. Once the daemon stops, a connection that has had a request is closed
 /// after the answer, and one that has had none is given the chance to send one.
-async fn serve<H: Handler>(
-    stream: UnixStream,
-    attendant: &Attendant<H>,
+///
+/// # Errors
+///
+/// Where it ended otherwise than by agreement.
+pub(crate) async fn serve<S: Socket, A: Future<Output = Response<Body>>>(
+    stream: Stream<S>,
+    answer: impl Fn(Request<Incoming>) -> A,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
-) {
+) -> hyper::Result<()> {
     let (began, mut has_begun) = watch::channel(false);
     let service = service_fn(|request| {
         began.send_replace(true);
-        async { Ok::<_, Infallible>(attendant.answer(request).await) }
+        let answered = answer(request);
+        async { Ok::<_, Infallible>(answered.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
-        .serve_connection(Stream::new(stream, limits.stall), service);
+        .serve_connection(stream, service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let may_end = async {
         // An error means that the sender is gone, and then it ends just as well.
         stop.wait_for(|stop| *stop).await.is_ok()
             && has_begun.wait_for(|begun| *begun).await.is_ok()
     };
-    let result = tokio::select! {
+    tokio::select! {
         result = connection.as_mut() => result,
         _ = may_end => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = result {
-        tracing::debug!(uid = attendant.peer.uid(), %error, "a connection ended early");
     }
 }
 

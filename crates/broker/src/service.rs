@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::wire::{Allowed, HealthAnswer, SCHEMA, WhoamiAnswer, path};
-use arcbroker_policy::{Cloud, Denial, Grant, Identity, Resource};
+use arcbroker_policy::{Cloud, Denial, Grant, Identity, Policy, Resource};
 use arcbroker_policy_files::Options;
 use bytes::Bytes;
 use hyper::Response;
@@ -12,13 +12,14 @@ use hyper::http::request::Parts;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::ask::{Ask, Malformed, check_frame, check_metadata};
+use crate::ask::{Ask, Dialect, Malformed, check_frame, check_metadata};
 use crate::audit::AuditLog;
 use crate::bypass::Bypasses;
 use crate::cache::{Acquired, TokenCache};
 use crate::clock::Clock;
 use crate::decisions::Decisions;
 use crate::documents::Documents;
+use crate::endpoint::Door;
 use crate::peer::Peer;
 use crate::place::Place;
 use crate::record::Outcome;
@@ -28,6 +29,7 @@ use crate::rules::{Reloader, Rules};
 use crate::shadow::Judged;
 use crate::slot::{HARD_FLOOR, Wish};
 use crate::status::StatusBoard;
+use crate::stray::Stray;
 use crate::timed_grants::TimedGrants;
 use crate::token::{Class, FetchError};
 use crate::upstream::Upstream;
@@ -70,22 +72,53 @@ pub struct Service {
     pub policy: Options,
 }
 
+/// A request for a token, and in whose words it is.
+type Request<'r> = (&'r Parts, Dialect);
+
 /// What a request for a token came to, before it is recorded.
 type Decision = Result<Acquired, (Outcome, Refusal)>;
 
 impl Service {
     /// Answers a request on the token socket.
     pub async fn answer(&self, peer: &Peer, head: &Parts) -> Response<Body> {
-        let path = head.uri.path();
-        let token_path = path.strip_suffix('/').unwrap_or(path) == path::TOKEN;
-        if token_path {
-            return self.token(peer, head).await;
+        self.answer_at(peer, head, head.uri.path()).await
+    }
+
+    /// Answers a program's own request on its endpoint.
+    pub async fn answer_through(
+        &self,
+        peer: &Peer,
+        head: &Parts,
+        door: Door<'_>,
+    ) -> Response<Body> {
+        match door {
+            Door::AppService => self.token(peer, head, Dialect::AppService).await,
+            Door::Metadata(path) => self.answer_at(peer, head, path).await,
+        }
+    }
+
+    /// Answers somebody else's request on it.
+    pub async fn answer_stray(&self, owner: &Peer, stray: Stray) -> Response<Body> {
+        let rules = Arc::clone(&self.rules.borrow());
+        let log = (&*self.audit, &self.decisions);
+        let mut visit = Visit::begin(log, &self.clock, owner, rules.policy.hash());
+        let id = visit.id();
+        visit.strayed(stray);
+        if let Err(error) = visit.close(Outcome::Denied, None).await {
+            tracing::error!(%error, "a request that is not the program's own could not be recorded");
+        }
+        refusal::stray(stray).response(Some(id))
+    }
+
+    async fn answer_at(&self, peer: &Peer, head: &Parts, path: &str) -> Response<Body> {
+        if path.strip_suffix('/').unwrap_or(path) == path::TOKEN {
+            return self.token(peer, head, Dialect::Metadata).await;
         }
         if let Err(malformed) = check_frame(head, GET) {
             return refusal::malformed(&malformed).response(None);
         }
         match path {
-            path::INSTANCE | path::IDENTITY_INFO => self.document(head).await,
+            path::INSTANCE | path::IDENTITY_INFO => self.document(head, path).await,
             path::WHOAMI => self.whoami(peer),
             path::HEALTH => json(&HealthAnswer {
                 schema: SCHEMA,
@@ -95,13 +128,13 @@ impl Service {
         }
     }
 
-    async fn token(&self, peer: &Peer, head: &Parts) -> Response<Body> {
+    async fn token(&self, peer: &Peer, head: &Parts, dialect: Dialect) -> Response<Body> {
         // One snapshot of the policy for the whole request.
         let rules = Arc::clone(&self.rules.borrow());
         let log = (&*self.audit, &self.decisions);
         let mut visit = Visit::begin(log, &self.clock, peer, rules.policy.hash());
         let id = visit.id();
-        let decision = self.decide(peer, head, &rules, &mut visit).await;
+        let decision = self.decide(peer, (head, dialect), &rules, &mut visit).await;
         let outcome = decision
             .as_ref()
             .map_or_else(|(outcome, _)| *outcome, |_| Outcome::Issued);
@@ -130,13 +163,16 @@ impl Service {
     async fn decide(
         &self,
         peer: &Peer,
-        head: &Parts,
+        request: Request<'_>,
         rules: &Rules,
         visit: &mut Visit<'_>,
     ) -> Decision {
         let malformed = |malformed: Malformed| (Outcome::Malformed, refusal::malformed(&malformed));
-        let place = self.place(peer, head, rules).await;
-        let (identity, resource, mut wish) = self.read(head, place.cloud()).map_err(malformed)?;
+        let place = self.place(peer, request, rules).await;
+        let (identity, resource, mut wish) =
+            self.read(request, place.cloud()).map_err(malformed)?;
+        let policy = rules.under(place.cloud());
+        let identity = self.meant(peer, policy, identity, &resource).await;
         visit.asked(&identity, &resource);
         let decide = |cloud| {
             let policy = rules.under(cloud);
@@ -158,16 +194,45 @@ impl Service {
                 return (Outcome::Unavailable, refusal::unknown_cloud(kind));
             }
             tracing::debug!(id = %visit.id(), uid = peer.caller.uid, %denial, "denied");
-            (
-                Outcome::Denied,
-                refusal::denied(peer, &identity, &resource, visit.id()),
-            )
+            let denied = refusal::denied(peer, &identity, &resource, visit.id());
+            let (_, dialect) = request;
+            if dialect == Dialect::AppService && identity != Identity::System {
+                return (Outcome::Denied, refusal::no_such_identity(&denied));
+            }
+            (Outcome::Denied, denied)
         })?;
         visit.granted(&grant);
         wish.bypass = wish.bypass
             && grant.may_bypass_cache()
             && self.bypasses.take(peer.caller.uid, self.clock.now().boot);
         self.acquire(&grant, wish).await
+    }
+
+    /// SDKs send on the client id that they find in `AZURE_CLIENT_ID`. Where that is the machine's own, the
+    /// machine's own identity is meant, and a rule for that will do.
+    async fn meant(
+        &self,
+        peer: &Peer,
+        policy: &Policy,
+        named: Identity,
+        resource: &Resource,
+    ) -> Identity {
+        if named == Identity::System || policy.decide(&peer.caller, &named, resource).is_ok() {
+            return named;
+        }
+        let own = self.board.own_tokens().next();
+        let is_own = match own {
+            Some(token) => token.claims().name(&named),
+            // Only a token tells, and only for what may be had anyway one is fetched.
+            None => match policy.decide(&peer.caller, &Identity::System, resource) {
+                Ok(grant) => self
+                    .acquire(&grant, Wish::default())
+                    .await
+                    .is_ok_and(|acquired| acquired.token.claims().name(&named)),
+                Err(_) => false,
+            },
+        };
+        if is_own { Identity::System } else { named }
     }
 
     /// Judges it by the shadow policy as well, which is only counted.
@@ -195,9 +260,9 @@ impl Service {
 
     /// Where the machine is. While that is not known, a request that every cloud would answer the
     /// same does not wait for it; for another, upstream is asked.
-    async fn place(&self, peer: &Peer, head: &Parts, rules: &Rules) -> Place {
+    async fn place(&self, peer: &Peer, request: Request<'_>, rules: &Rules) -> Place {
         let answer = |cloud: &Cloud| {
-            let (identity, resource, _) = self.read(head, *cloud).ok()?;
+            let (identity, resource, _) = self.read(request, *cloud).ok()?;
             let decision = rules
                 .under(*cloud)
                 .decide(&peer.caller, &identity, &resource);
@@ -212,9 +277,13 @@ impl Service {
         told.unwrap_or_else(|| rules.place.clone())
     }
 
-    fn read(&self, head: &Parts, cloud: Cloud) -> Result<(Identity, Resource, Wish), Malformed> {
+    fn read(
+        &self,
+        (head, dialect): Request<'_>,
+        cloud: Cloud,
+    ) -> Result<(Identity, Resource, Wish), Malformed> {
         check_frame(head, GET)?;
-        let ask = Ask::parse(check_metadata(head)?, cloud)?;
+        let ask = Ask::parse(dialect.parameters(head)?, cloud)?;
         Ok((
             ask.identity.unwrap_or_else(|| self.identity.clone()),
             ask.resource,
@@ -251,18 +320,18 @@ impl Service {
         sleep(LAST_WAIT).await;
     }
 
-    async fn document(&self, head: &Parts) -> Response<Body> {
+    async fn document(&self, head: &Parts, path: &str) -> Response<Body> {
         if let Err(malformed) = check_metadata(head) {
             return refusal::malformed(&malformed).response(None);
         }
-        let document = match head.uri.path() {
+        let document = match path {
             path::INSTANCE => self.documents.get(path::INSTANCE).await,
             _ => self.documents.get(path::IDENTITY_INFO).await,
         };
         match (document, self.board.tenant()) {
             (Ok(document), _) => raw_json([document, Bytes::new(), Bytes::new()]),
             // Upstream need not have this document, but every token names the tenant.
-            (Err(_), Some(tenant)) if head.uri.path() == path::IDENTITY_INFO => {
+            (Err(_), Some(tenant)) if path == path::IDENTITY_INFO => {
                 json(&serde_json::json!({ "tenantId": tenant }))
             }
             (Err(error), _) => {

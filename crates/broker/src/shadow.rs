@@ -259,6 +259,7 @@ mod tests {
             user: None,
             pid: None,
             invocation: None,
+            endpoint: None,
         };
         let judged = Judged {
             peer: &peer,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::wire::{
-    AuditSink, AuditStatus, Health, RequestCounts, SCHEMA, StatusAnswer, TokenStatus,
-    UpstreamStatus,
+    AuditSink, AuditStatus, ConnectionCounts, Health, RequestCounts, SCHEMA, StatusAnswer,
+    TokenStatus, UpstreamStatus,
 };
 use arcbroker_policy::Identity;
 use tokio::sync::watch;
@@ -17,11 +17,12 @@ use crate::clock::{Clock, Now};
 use crate::gate::Gate;
 use crate::kind::Kind;
 use crate::place::Place;
+use crate::registry::Registry;
 use crate::reply::whole_seconds;
 use crate::rules::Rules;
 use crate::slot::HARD_FLOOR;
 use crate::timed_grants::TimedGrants;
-use crate::token::Class;
+use crate::token::{AccessToken, Class};
 use crate::turns::Turns;
 use crate::upstream::{Record, Upstream};
 
@@ -53,6 +54,8 @@ pub struct StatusBoard {
     pub audit_options: audit::Options,
     /// Who is connected.
     pub gate: Arc<Gate>,
+    /// Programs with endpoints.
+    pub registry: Arc<Registry>,
 }
 
 impl StatusBoard {
@@ -64,12 +67,18 @@ impl StatusBoard {
 
     /// The tenant of the machine, as the last token of its own identity says.
     pub fn tenant(&self) -> Option<String> {
-        let mut own = self
+        let mut own = self.own_tokens();
+        own.find_map(|token| token.claims().tid.clone())
+    }
+
+    /// Tokens of the machine's own identity.
+    pub fn own_tokens(&self) -> impl Iterator<Item = Arc<AccessToken>> {
+        let own = self
             .tokens
             .reports()
             .into_iter()
             .filter(|report| report.key.identity == Identity::System);
-        own.find_map(|report| report.view.token?.claims().tid.clone())
+        own.filter_map(|report| report.view.token)
     }
 
     /// Everything.
@@ -118,7 +127,10 @@ impl StatusBoard {
                 throttled: self.gate.throttled(),
                 ..self.audit.counts()
             },
-            connections: self.gate.counts(),
+            connections: ConnectionCounts {
+                endpoints: self.registry.count() as u64,
+                ..self.gate.counts()
+            },
         }
     }
 

@@ -2,35 +2,49 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 
 /// Bytes that are read away when a connection ends.
 const LINGER: usize = 256 * 1024;
 
-/// A Unix stream for hyper.
+/// A stream of the operating system.
+pub trait Socket:
+    tokio::io::AsyncRead + tokio::io::AsyncWrite + AsFd + Unpin + Send + 'static
+{
+    /// Reads what is there by now.
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+/// A stream for hyper.
 #[derive(Debug)]
-pub struct Stream {
-    io: TokioIo<UnixStream>,
+pub struct Stream<S: Socket> {
+    io: TokioIo<S>,
     /// How long a write may wait for the peer to read.
     stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Stream {
+impl<S: Socket> Stream<S> {
     /// Wraps a stream.
-    pub fn new(stream: UnixStream, stall: Duration) -> Self {
+    pub fn new(stream: S, stall: Duration) -> Self {
         Self {
             io: TokioIo::new(stream),
             stall,
             stalled: None,
         }
+    }
+
+    /// The stream.
+    pub fn socket(&mut self) -> &mut S {
+        self.io.inner_mut()
     }
 
     fn guard<T>(
@@ -52,7 +66,19 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Socket for UnixStream {
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::try_read(self, buffer)
+    }
+}
+
+impl Socket for TcpStream {
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::try_read(self, buffer)
+    }
+}
+
+impl<S: Socket> Read for Stream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -62,7 +88,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl<S: Socket> Write for Stream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -94,9 +120,9 @@ impl Write for Stream {
     }
 }
 
-/// On a Unix socket, bytes that nobody has read turn the close into a reset, and the peer then
+/// Bytes that nobody has read turn the close of a socket into a reset, and the peer then
 /// loses the answer that tells it what was wrong. What is there by now is read away.
-impl Drop for Stream {
+impl<S: Socket> Drop for Stream<S> {
     fn drop(&mut self) {
         let mut buffer = [0; 4096];
         let mut left = LINGER;

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use arcbroker_peer_sys::watch;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd::read;
@@ -28,11 +29,7 @@ impl Ticker {
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?;
         let period = Expiration::Interval(TimeSpec::from_duration(period));
         timer.set(period, TimerSetTimeFlags::empty())?;
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe, for types that change their descriptor; this one never does"
-        )]
-        let timer = AsyncFd::with_interest(timer.into(), Interest::READABLE)?;
+        let timer = watch(timer.into())?;
         Ok(Self(timer))
     }
 

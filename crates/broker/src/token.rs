@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::Secret;
-use arcbroker_policy::{Identity, Resource};
+use arcbroker_policy::{Identity, IdentityError, Resource};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -186,6 +186,19 @@ impl fmt::Debug for AccessToken {
 }
 
 impl Claims {
+    /// Whether this identity is the one that they name.
+    pub fn name(&self, identity: &Identity) -> bool {
+        let is = |read: fn(&str) -> Result<Identity, IdentityError>, claim: &Option<String>| {
+            claim
+                .as_deref()
+                .and_then(|claim| read(claim).ok())
+                .is_some_and(|named| named == *identity)
+        };
+        is(Identity::client_id, &self.appid)
+            || is(Identity::object_id, &self.oid)
+            || is(Identity::resource_id, &self.xms_mirid)
+    }
+
     /// Reads the payload of a JWT; anything else has no claims.
     pub fn peek(token: &str) -> Self {
         let decode = || {
@@ -425,6 +438,25 @@ mod tests {
         assert_eq!(token.remaining(NOW).as_secs(), 60);
         let odd = AccessToken::new(&issue("h.!!!.s"), &resource(), NOW).unwrap();
         assert!(odd.claims().uti.is_none());
+    }
+
+    #[test]
+    fn claims_name_an_identity_in_each_of_its_three_ways() {
+        let id = "11111111-2222-3333-4444-555555555555";
+        let claims = Claims {
+            appid: Some(id.to_owned()),
+            ..Claims::default()
+        };
+        assert!(claims.name(&Identity::client_id(&id.to_uppercase()).unwrap()));
+        assert!(!claims.name(&Identity::object_id(id).unwrap()));
+        assert!(!claims.name(&Identity::client_id(&id.replace('1', "6")).unwrap()));
+        assert!(!claims.name(&Identity::System));
+        let claims = Claims {
+            oid: Some(id.to_owned()),
+            ..Claims::default()
+        };
+        assert!(claims.name(&Identity::object_id(id).unwrap()));
+        assert!(!Claims::default().name(&Identity::System));
     }
 
     #[test]

@@ -87,6 +87,11 @@ impl<'t> Listing<'t> {
         any
     }
 
+    /// Where the process is in the unified tree.
+    pub fn unified(self) -> Option<&'t str> {
+        self.path(UNNAMED)
+    }
+
     fn group(self, tree: &str) -> Option<ControlGroup<'t>> {
         self.path(tree).and_then(ControlGroup::new)
     }

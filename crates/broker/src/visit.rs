@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::decisions::{Decided, Decisions};
 use crate::peer::Peer;
 use crate::record::{Outcome, Record, RequestId, TokenFacts};
+use crate::stray::Stray;
 
 /// A request under way. Dropped before it is closed, it is recorded as abandoned.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub struct Visit<'a> {
     began: Duration,
     asked: Option<(Identity, Resource)>,
     grant: Option<Grant>,
+    stray: Option<Stray>,
     /// How, once that is known.
     ended: Option<Outcome>,
 }
@@ -47,6 +49,7 @@ impl<'a> Visit<'a> {
             began,
             asked: None,
             grant: None,
+            stray: None,
             ended: None,
         }
     }
@@ -64,6 +67,11 @@ impl<'a> Visit<'a> {
     /// It was allowed.
     pub fn granted(&mut self, grant: &Grant) {
         self.grant = Some(grant.clone());
+    }
+
+    /// It is not the peer's own.
+    pub fn strayed(&mut self, stray: Stray) {
+        self.stray = Some(stray);
     }
 
     /// Records the end.
@@ -93,6 +101,7 @@ impl<'a> Visit<'a> {
             peer: self.peer.clone(),
             asked: self.asked.take(),
             rule: self.grant.as_ref().map(|grant| grant.rule().to_owned()),
+            stray: self.stray,
             policy: self.policy.to_owned(),
             took: now.boot.saturating_sub(self.began),
         });
@@ -121,6 +130,8 @@ impl<'a> Visit<'a> {
                 uti: acquired.token.claims().uti.as_deref(),
                 sha256: acquired.token.digest_text(),
             }),
+            endpoint: self.peer.endpoint,
+            stray: self.stray,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use arcbroker_client::{
     ADMIN_SOCKET_VARIABLE, Client, Identity, OWNER_VARIABLE, Owner, SOCKET_VARIABLE, TokenRequest,
-    wire::{DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET},
+    wire::{DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET, Lifetime},
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -36,7 +36,8 @@ impl Args {
         read.map_err(|error| Usage {
             exit: match error.exit_code() {
                 0 => Exit::OK,
-                _ if names_status(&args) => Exit::USAGE_OF_STATUS,
+                _ if names(&args, "status") => Exit::USAGE_OF_STATUS,
+                _ if names(&args, "exec") => Exit::NOT_RUN,
                 _ => Exit::USAGE,
             },
             error,
@@ -86,6 +87,9 @@ impl Sockets {
 pub(crate) enum Command {
     /// Print an access token and a newline, nothing else
     Token(Token),
+    /// Run a program, unmodified, with an address of its own from which every Azure SDK gets its tokens
+    #[command(after_help = EXEC_EXIT_CODES)]
+    Exec(Exec),
     /// Show how the broker sees this process, and which resources it may have
     Whoami {
         /// Print JSON, as documented in docs/protocol.md
@@ -176,6 +180,46 @@ impl Token {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Exec {
+    /// Also offer the address to programs that honour AZURE_POD_IDENTITY_AUTHORITY_HOST
+    #[arg(long)]
+    pub(crate) imds: bool,
+    /// Serve as long as anything runs in this unit: for programs that go into the background
+    #[arg(long)]
+    pub(crate) unit_lifetime: bool,
+    /// Print the environment instead of running a program, and serve as long as the process that started this one
+    #[arg(long, value_name = "FORMAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "sh")]
+    pub(crate) print_env: Option<EnvFormat>,
+    /// The program, and its arguments
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM",
+        required_unless_present = "print_env",
+        conflicts_with = "print_env"
+    )]
+    pub(crate) program: Vec<OsString>,
+}
+
+impl Exec {
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        match (self.unit_lifetime, self.print_env) {
+            (true, _) => Lifetime::Unit,
+            (false, Some(_)) => Lifetime::Parent,
+            (false, None) => Lifetime::Process,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum EnvFormat {
+    /// Lines for a shell: eval "$(arcbroker exec --print-env)"
+    Sh,
+    /// Lines for EnvironmentFile= of systemd
+    Systemd,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Why {
     /// The number of a request, as a denial names it; with --user or --unit, a resource: a URI, or a
     /// short name. Without, the last denials
@@ -254,17 +298,20 @@ fn definition() -> clap::Command {
     })
 }
 
-/// Whether a command line that is wrong somewhere is one of `status`, whose exit code 2 means
+/// Whether a command line that is wrong somewhere is one of this command, of which exit code 2 means
 /// something else.
-fn names_status(args: &[OsString]) -> bool {
+fn names(args: &[OsString], command: &str) -> bool {
     definition()
         .ignore_errors(true)
         .try_get_matches_from(args)
-        .is_ok_and(|matches| matches.subcommand_name() == Some("status"))
+        .is_ok_and(|matches| matches.subcommand_name() == Some(command))
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied by policy, \
     4 broker unreachable, 5 no token to be had upstream.";
+
+const EXEC_EXIT_CODES: &str = "Exit codes: those of the program; 125 it was not run, 126 it cannot be run, \
+    127 there is no such program.";
 
 const STATUS_EXIT_CODES: &str = "Exit codes: 0 healthy, 1 degraded or starting, \
     2 failing (a wanted resource has no token), 4 broker unreachable, 64 usage.";
@@ -296,10 +343,28 @@ mod tests {
                 "arcbroker --socket /s status --socket",
                 Exit::USAGE_OF_STATUS,
             ),
+            ("arcbroker exec", Exit::NOT_RUN),
+            ("arcbroker exec --no-such-option", Exit::NOT_RUN),
+            ("arcbroker exec --print-env true", Exit::NOT_RUN),
             ("arcbroker status --help", Exit::OK),
             ("arcbroker --version", Exit::OK),
         ] {
             assert_eq!(read(line).unwrap_err().exit, exit, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_program_is_its_own() {
+        for line in [
+            "arcbroker exec -- app --imds -x",
+            "arcbroker exec app --imds -x",
+        ] {
+            let args = read(line).unwrap();
+            let Command::Exec(exec) = args.command else {
+                panic!("{args:?}");
+            };
+            assert!(!exec.imds, "{line}");
+            assert_eq!(exec.program, ["app", "--imds", "-x"], "{line}");
         }
     }
 

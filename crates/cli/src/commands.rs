@@ -4,6 +4,7 @@ mod allow;
 mod audit;
 pub(crate) mod beneath;
 pub(crate) mod demo;
+mod exec;
 mod grant;
 mod policy;
 mod reload;
@@ -36,6 +37,10 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
     let config = args.config.as_deref();
     match args.command {
         Command::Token(token) => runtime.block_on(token::run(&sockets.tokens(), &token)),
+        Command::Exec(args) => {
+            let endpoint = runtime.block_on(exec::register(&sockets.tokens(), &args));
+            endpoint.and_then(|endpoint| exec::run(&endpoint, &args))
+        }
         Command::Whoami { json } => runtime.block_on(whoami::run(&sockets.tokens(), json)),
         Command::Status { json } => runtime.block_on(status::run(&sockets.admin(), json)),
         Command::Allow(args) => runtime.block_on(allow::run(&sockets.admin(), config, &args)),

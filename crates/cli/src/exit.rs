@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -24,6 +25,10 @@ impl Exit {
     pub(crate) const DENIED: Self = Self(3);
     pub(crate) const UNREACHABLE: Self = Self(4);
     pub(crate) const UNAVAILABLE: Self = Self(5);
+    /// As env(1) says it.
+    pub(crate) const NOT_RUN: Self = Self(125);
+    pub(crate) const CANNOT_RUN: Self = Self(126);
+    pub(crate) const NO_PROGRAM: Self = Self(127);
     pub(crate) const USAGE_OF_STATUS: Self = Self(64);
 
     /// What `status` says with its code alone.
@@ -56,6 +61,15 @@ pub(crate) enum Failure {
     Command(#[source] Error),
     #[error("{0}")]
     Demo(#[from] demo::Error),
+    /// No endpoint could be had for a program.
+    #[error("{0}")]
+    Endpoint(#[source] Error),
+    /// There is an endpoint, but no program for it.
+    #[error("{}: {source}", .program.display())]
+    Program { program: PathBuf, source: io::Error },
+    /// No loopback address to serve an endpoint on.
+    #[error("no listener on a loopback address: {0}")]
+    Loopback(#[source] io::Error),
     /// Something that was named does not exist, or not in this place.
     #[error("{0}")]
     Named(String),
@@ -90,6 +104,11 @@ impl Failure {
             // Of `status`, the numbers below speak of health.
             Self::Status(_) | Self::Policy(policy::Error::Untold(_)) => Exit::UNREACHABLE,
             Self::Usage(_) => Exit::USAGE,
+            Self::Endpoint(_) | Self::Loopback(_) => Exit::NOT_RUN,
+            Self::Program { source, .. } if source.kind() == ErrorKind::NotFound => {
+                Exit::NO_PROGRAM
+            }
+            Self::Program { .. } => Exit::CANNOT_RUN,
             Self::Audit(_)
             | Self::Demo(_)
             | Self::Named(_)
@@ -127,12 +146,17 @@ impl Failure {
                 "the broker replaces it by itself as soon as it gets another; see: sudo arcbroker status"
                     .to_owned(),
             ),
-            Self::Command(error) | Self::Status(error) | Self::Tokens(error) => advice(error),
+            Self::Command(error)
+            | Self::Endpoint(error)
+            | Self::Status(error)
+            | Self::Tokens(error) => advice(error),
             Self::Audit(error) | Self::AuditTrouble(error) => error.advice(),
             Self::Policy(error) | Self::Trouble(error) => error.advice(),
             Self::Demo(error) => error.advice(),
-            Self::Named(_)
+            Self::Loopback(_)
+            | Self::Named(_)
             | Self::Output(_)
+            | Self::Program { .. }
             | Self::ReaderGone
             | Self::Start(_)
             | Self::Usage(_) => None,

@@ -12,6 +12,7 @@ mod audit;
 mod clock;
 mod commands;
 mod duration;
+mod environment;
 mod exit;
 mod output;
 mod policy;

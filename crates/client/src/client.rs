@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    net::TcpListener,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,8 +14,8 @@ use crate::{
     token::command_target,
     transport::Transport,
     wire::{
-        DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET, HealthAnswer, ReloadAnswer, SCHEMA,
-        StatusAnswer, TokenAnswer, TokensAnswer, WhoamiAnswer, path,
+        DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET, EndpointAnswer, HealthAnswer, Lifetime,
+        ReloadAnswer, SCHEMA, StatusAnswer, TokenAnswer, TokensAnswer, WhoamiAnswer, path,
     },
 };
 
@@ -81,6 +82,19 @@ impl Client {
     pub async fn token(&self, request: impl Into<TokenRequest>) -> Result<AccessToken, Error> {
         let target = request.into().target()?;
         self.transport.get::<TokenAnswer>(&target).await?.try_into()
+    }
+
+    /// An endpoint of its own, for a program that knows no socket: the broker serves App Service's way of asking for
+    /// tokens on `listener`, which is a TCP listener on a loopback address, for as long as `lifetime` says.
+    ///
+    /// The listener may be closed afterwards. `arcbroker exec` is this, and the environment that makes SDKs use it.
+    pub async fn endpoint(
+        &self,
+        listener: &TcpListener,
+        lifetime: Lifetime,
+    ) -> Result<EndpointAnswer, Error> {
+        let answer = self.transport.endpoint(listener, lifetime).await?;
+        understood(answer.schema).map(|()| answer)
     }
 
     /// How the broker sees this process, and what it may have.

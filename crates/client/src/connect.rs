@@ -65,7 +65,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    async fn connect(self) -> Result<TokioIo<UnixStream>, Fault> {
+    pub(crate) async fn connect(self) -> Result<TokioIo<UnixStream>, Fault> {
         let stream = tokio::time::timeout(self.patience, knock(&self.path))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

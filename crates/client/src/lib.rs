@@ -72,6 +72,8 @@ mod client;
 #[cfg(feature = "transport")]
 mod connect;
 #[cfg(feature = "transport")]
+mod endpoint;
+#[cfg(feature = "transport")]
 mod error;
 #[cfg(feature = "transport")]
 mod token;

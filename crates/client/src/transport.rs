@@ -14,9 +14,10 @@ use hyper::{
 };
 use hyper_util::{
     client::legacy::{Client as HttpClient, Error as HttpError},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioIo},
 };
 use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -96,17 +97,12 @@ impl Transport {
             let response = self.fresh.request(request(method, uri)).await;
             Answer::read(response.map_err(|error| self.failure(&error))?).await
         };
-        tokio::time::timeout(self.deadline, exchange)
-            .await
-            .unwrap_or(Err(Error::TooSlow(self.deadline)))?
-            .decode()
+        self.within_deadline(exchange).await?.decode()
     }
 
     async fn send<T: DeserializeOwned>(&self, method: &Method, target: &str) -> Result<T, Error> {
-        tokio::time::timeout(self.deadline, self.exchange(method, target))
-            .await
-            .unwrap_or(Err(Error::TooSlow(self.deadline)))?
-            .decode()
+        let exchange = self.exchange(method, target);
+        self.within_deadline(exchange).await?.decode()
     }
 
     async fn exchange(&self, method: &Method, target: &str) -> Result<Answer, Error> {
@@ -116,6 +112,38 @@ impl Transport {
             done => done,
         };
         Answer::read(response.map_err(|error| self.failure(&error))?).await
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connect(&self) -> Result<TokioIo<UnixStream>, Error> {
+        let connector = Connector {
+            path: Arc::clone(&self.path),
+            owner: self.owner,
+            patience: self.deadline,
+        };
+        let connected = connector.connect().await;
+        connected.map_err(|fault| fault.to_error(&self.path))
+    }
+
+    /// Lets all of it take no longer than a call may.
+    pub(crate) async fn within_deadline<T>(
+        &self,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::time::timeout(self.deadline, call)
+            .await
+            .unwrap_or(Err(Error::TooSlow(self.deadline)))
+    }
+
+    /// The connection ended before there was an answer.
+    pub(crate) fn hung_up(&self) -> Error {
+        Error::Unreachable {
+            path: self.path.to_path_buf(),
+            source: io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it closed the connection without an answer",
+            ),
+        }
     }
 
     fn address(&self, target: &str) -> Result<hyper::Uri, Error> {
@@ -138,27 +166,21 @@ impl Transport {
             return fault.to_error(&self.path);
         }
         if hung_up(error) {
-            return Error::Unreachable {
-                path: self.path.to_path_buf(),
-                source: io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "it closed the connection without an answer",
-                ),
-            };
+            return self.hung_up();
         }
         Error::Protocol("it is not HTTP")
     }
 }
 
 /// A whole answer.
-struct Answer {
+pub(crate) struct Answer {
     status: StatusCode,
     retry_after: Option<Duration>,
     body: Zeroizing<Vec<u8>>,
 }
 
 impl Answer {
-    async fn read(response: Response<Incoming>) -> Result<Self, Error> {
+    pub(crate) async fn read(response: Response<Incoming>) -> Result<Self, Error> {
         let (head, mut body) = response.into_parts();
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if announced > MAX_ANSWER {
@@ -180,7 +202,7 @@ impl Answer {
         })
     }
 
-    fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
+    pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<T, Error> {
         match self.status.as_u16() {
             200 => serde_json::from_slice(&self.body)
                 .map_err(|_| Error::Protocol("its content is not what was asked for")),
@@ -228,7 +250,7 @@ impl Answer {
     }
 }
 
-fn request(method: &Method, uri: hyper::Uri) -> Request<Empty<Bytes>> {
+pub(crate) fn request(method: &Method, uri: hyper::Uri) -> Request<Empty<Bytes>> {
     let mut request = Request::new(Empty::new());
     *request.method_mut() = method.clone();
     *request.uri_mut() = uri;

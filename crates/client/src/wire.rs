@@ -10,12 +10,15 @@ use crate::Secret;
 
 mod audit;
 mod decisions;
+mod endpoint;
 
 pub use audit::AuditRecord;
 pub use decisions::{
     Decision, DecisionsAnswer, ExplainAnswer, Explained, GRANT_PREFIX, GrantsAnswer, RuleExamined,
     ShadowDifference, ShadowStatus, ShadowVerdict, TimedGrant,
 };
+
+pub use endpoint::{ENDPOINT_PROTOCOL, EndpointAnswer, Lifetime, READY};
 
 /// The version of every JSON document below.
 pub const SCHEMA: u32 = 1;
@@ -50,6 +53,8 @@ pub mod path {
     pub const WHOAMI: &str = "/v1/whoami";
     /// Health in one word (token socket).
     pub const HEALTH: &str = "/v1/health";
+    /// An endpoint of its own for a program (token socket, by an upgrade).
+    pub const ENDPOINT: &str = "/v1/endpoint";
     /// Everything about the daemon (admin socket).
     pub const STATUS: &str = "/v1/status";
     /// The last decisions (admin socket).
@@ -373,6 +378,9 @@ pub struct ConnectionCounts {
     pub open: u64,
     /// Turned away since the start because a limit was reached.
     pub refused: u64,
+    /// Endpoints of programs that are served now.
+    #[serde(default)]
+    pub endpoints: u64,
 }
 
 #[cfg(test)]

@@ -4,11 +4,15 @@
 //! whole of it can be read in a few minutes.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use nix::libc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Groups that fit without asking twice; more than most accounts have.
 const USUAL: usize = 64;
@@ -190,6 +194,34 @@ pub fn take_passed(number: RawFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Waits for a descriptor to become readable. Must be called inside a tokio runtime.
+///
+/// # Errors
+///
+/// When it cannot be waited for.
+#[expect(
+    unsafe_code,
+    reason = "a descriptor must stay open while it is registered"
+)]
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` gives one number all its life, and that stays open as long.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// The same for a listener that other threads use as well.
+///
+/// # Errors
+///
+/// When it cannot be waited for.
+#[expect(
+    unsafe_code,
+    reason = "a descriptor must stay open while it is registered"
+)]
+pub fn watch_listener(listener: Arc<TcpListener>) -> io::Result<AsyncFd<Arc<TcpListener>>> {
+    // SAFETY: a `TcpListener` gives one number all its life, and that stays open as long.
+    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
+}
+
 /// The number of the network namespace that a socket is in (`SO_NETNS_COOKIE`, Linux 5.14): unique since
 /// the boot of the machine.
 ///
@@ -267,7 +299,6 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> nix::Result<PidfdInfo> {
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
-    use std::net::TcpListener;
     use std::os::fd::{AsFd, IntoRawFd};
     use std::os::unix::net::UnixStream;
 

@@ -147,6 +147,7 @@ fn peer(uid: u32) -> Peer {
         user: None,
         pid: None,
         invocation: None,
+        endpoint: None,
     }
 }
 

@@ -13,6 +13,7 @@ use arcbroker_broker::daemon::{self, World};
 use arcbroker_broker::gate::Gate;
 use arcbroker_broker::peer::Peer;
 use arcbroker_broker::place::Place;
+use arcbroker_broker::registry::Registry;
 use arcbroker_broker::rules::Reloader;
 use arcbroker_broker::service::Service;
 use arcbroker_client::wire::path;
@@ -103,10 +104,17 @@ impl Machine {
         let reloader = Reloader::start(policy, shadow, place, clock.clone());
         let reloader = Arc::new(reloader.unwrap_or_else(|error| panic!("{error}")));
         let gate = Arc::new(Gate::new(settings.limits, clock.clone()));
+        let registry = Arc::new(Registry::new(settings.endpoints));
         let audit = AuditLog::open(&settings.audit, clock).expect("the file can be made");
         let (stop, stopped) = watch::channel(false);
-        let service =
-            daemon::assemble(&settings, world, &reloader, Arc::new(audit), &gate, stopped);
+        let service = daemon::assemble(
+            &settings,
+            world,
+            &reloader,
+            Arc::new(audit),
+            (&gate, &registry),
+            stopped,
+        );
         Self {
             service: Arc::new(service),
             reloader,
@@ -205,6 +213,7 @@ impl Machine {
             user: None,
             pid: None,
             invocation: None,
+            endpoint: None,
         };
         self.service
             .answer_admin(&root, &head)

@@ -24,6 +24,7 @@ fn watched(stage: &Stage) -> Watched {
         user: None,
         pid: Some(stage.pid()),
         invocation: None,
+        endpoint: None,
     };
     Watched {
         observer,

@@ -49,4 +49,13 @@ pub struct AuditRecord {
     pub uti: Option<String>,
     /// First 12 hex digits of the token's SHA-256.
     pub token_sha256: Option<String>,
+    /// The endpoint that was asked, of which the caller above is the owner; absent on the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Why the request is not the owner's: `host`, `browser`, `proxy`, `secret`, `user` or `gone`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stray: Option<String>,
+    /// The user who sent it, where that is known and another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stray_uid: Option<u32>,
 }

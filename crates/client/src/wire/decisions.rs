@@ -46,6 +46,12 @@ pub struct Decision {
     pub policy: String,
     /// Milliseconds until the answer.
     pub ms: u64,
+    /// The endpoint that was asked, of which the caller above is the owner; absent on the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Why the request is not the owner's, as in an [`super::AuditRecord`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stray: Option<String>,
 }
 
 /// The answer to [`super::path::EXPLAIN`]: what the policy that is in force now says, and why.
