@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::ask::{Malformed, check_frame, named_resource};
+use crate::decisions::Decided;
 use crate::explain::{Case, explain, shown};
 use crate::peer::Peer;
 use crate::query::Query;
@@ -139,14 +140,7 @@ impl Service {
         let decided = self.decisions.find(&id).ok_or_else(unknown_decision)?;
         let rules = self.rules.borrow().clone();
         let Some((identity, resource)) = &decided.asked else {
-            return Err(Refusal::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "not_judged",
-                format!(
-                    "request {id} was {}: it named nothing that can be judged",
-                    decided.outcome.as_str()
-                ),
-            ));
+            return Err(not_judged(&id, &decided));
         };
         let mut answer = self.explained(&rules, &decided.peer.caller, identity, resource);
         answer.decision = Some(shown(&decided));
@@ -278,6 +272,21 @@ impl Service {
 fn read<'h>(head: &'h Parts, method: &'static str) -> Result<Query<'h>, Malformed> {
     check_frame(head, method)?;
     Query::parse(head.uri.query())
+}
+
+fn not_judged(id: &str, decided: &Decided) -> Refusal {
+    let description = match (decided.stray, decided.peer.endpoint) {
+        (Some(stray), Some(endpoint)) => format!(
+            "request {id} on the endpoint {endpoint} did not come from the program that it was made for ({}), so the \
+             policy was not asked",
+            stray.as_str()
+        ),
+        _ => format!(
+            "request {id} was {}: it named nothing that can be judged",
+            decided.outcome.as_str()
+        ),
+    };
+    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "not_judged", description)
 }
 
 fn unknown_decision() -> Refusal {

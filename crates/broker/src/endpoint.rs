@@ -55,7 +55,7 @@ impl Endpoint {
     }
 }
 
-fn examine<'h>(head: &'h Parts, address: SocketAddr, secret: Digest) -> Result<Door<'h>, Stray> {
+fn examine(head: &Parts, address: SocketAddr, secret: Digest) -> Result<Door<'_>, Stray> {
     let headers = &head.headers;
     if head.uri.authority().is_some() || !is_addressed(headers, address) {
         return Err(Stray::Host);

@@ -20,6 +20,7 @@ use crate::desk::Newcomer;
 use crate::endpoint::Endpoint;
 use crate::enrol::{NotEnrolled, enrol};
 use crate::evidence::Observer;
+use crate::farewell::Farewell;
 use crate::gate::Gate;
 use crate::keep;
 use crate::loopback::NotAccepted;
@@ -98,7 +99,8 @@ impl Endpoints {
         observer: &Observer,
     ) -> io::Result<Self> {
         let registry = Arc::clone(&shared.registry);
-        let restore = |(name, descriptors)| restore(name, descriptors, observer, &registry);
+        let restore =
+            |(name, descriptors): (String, _)| restore(&name, descriptors, observer, &registry);
         Ok(Self {
             restored: held.into_iter().filter_map(restore).collect(),
             site: Arc::new(Site {
@@ -142,12 +144,12 @@ impl Endpoints {
 
 /// An endpoint that systemd has held, if it is one still.
 fn restore(
-    name: String,
+    name: &str,
     descriptors: Vec<OwnedFd>,
     observer: &Observer,
     registry: &Arc<Registry>,
 ) -> Option<(Endpoint, Place)> {
-    let restored = keep::restore(name.clone(), descriptors, observer);
+    let restored = keep::restore(name.to_owned(), descriptors, observer);
     let placed = restored
         .map_err(|error| error.to_string())
         .and_then(|endpoint| {
@@ -162,7 +164,7 @@ fn restore(
         }
         Err(why) => {
             tracing::warn!(name, why, "an endpoint that systemd held is let go");
-            keep::forget(&name);
+            keep::forget(name);
             None
         }
     }
@@ -233,24 +235,29 @@ impl Site {
         let mut stopped = stop.clone();
         let uid = endpoint.registrant.registered().caller.uid;
         loop {
-            let accepted = tokio::select! {
+            let place = tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stop| *stop) => break,
                 () = endpoint.registrant.ended() => return Ended::Gone,
-                accepted = self.accept(endpoint) => accepted,
+                ready = self.ready(endpoint) => ready,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            };
+            // Not among the above: what is accepted must not be lost to another of them.
+            let accepted = match place {
+                Ok(place) => endpoint
+                    .loopback
+                    .accept()
+                    .await
+                    .map(|stream| (place, stream)),
+                Err(error) => Err(error.into()),
             };
             match accepted {
                 Ok(_) if self.shared.registry.is_banned(uid) => return Ended::Sabotaged,
-                Ok((place, stream)) => {
-                    let site = Arc::clone(self);
-                    connections.spawn(site.attend(
-                        Arc::clone(endpoint),
-                        place,
-                        stream,
-                        stop.clone(),
-                    ));
+                Ok((place, Some(stream))) => {
+                    let (site, endpoint) = (Arc::clone(self), Arc::clone(endpoint));
+                    connections.spawn(site.attend(endpoint, place, stream, stop.clone()));
                 }
+                Ok((_, None)) => {}
                 Err(NotAccepted::Sabotaged) => return Ended::Sabotaged,
                 Err(NotAccepted::Io(error)) if Exhausted::is_why(&error) => sleep(PAUSE).await,
                 Err(NotAccepted::Io(error)) => {
@@ -263,14 +270,11 @@ impl Site {
         Ended::Stopped
     }
 
-    async fn accept(
-        &self,
-        endpoint: &Endpoint,
-    ) -> Result<(OwnedSemaphorePermit, TcpStream), NotAccepted> {
-        let stream = endpoint.loopback.accept().await?;
+    /// Waits until there is a connection, and a place for it.
+    async fn ready(&self, endpoint: &Endpoint) -> io::Result<OwnedSemaphorePermit> {
+        endpoint.loopback.ready().await?;
         let place = self.shared.gate.place().await;
-        let place = place.ok_or_else(|| io::Error::other("the gate is closed"))?;
-        Ok((place, stream))
+        place.ok_or_else(|| io::Error::other("the gate is closed"))
     }
 
     /// Serves one connection to an endpoint.
@@ -295,11 +299,15 @@ impl Site {
             },
             _ => Party::of(&owner.caller),
         };
-        let Ok(pass) = self.shared.gate.admit(place, party.uid) else {
-            return;
-        };
-        let Ok(_pass) = pass.enter(party.unit.as_ref()) else {
-            return;
+        let pass = self.shared.gate.admit(place, party.uid);
+        let _pass = match pass.and_then(|pass| pass.enter(party.unit.as_ref())) {
+            Ok(pass) => pass,
+            Err(limit) => {
+                if let Some(_farewell) = self.shared.gate.farewell() {
+                    Farewell::Crowd(limit).tell(stream).await;
+                }
+                return;
+            }
         };
         let seat = self.shared.rounds.seat(party);
         let limits = self.shared.limits;

@@ -4,8 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::refusal::{TOO_MANY, UNAVAILABLE};
@@ -27,7 +26,7 @@ pub(crate) enum Farewell {
 impl Farewell {
     /// Tells the peer, once it has asked: a client does not look for an answer to a request that it could
     /// not send or has yet to send.
-    pub(crate) async fn tell(self, mut stream: UnixStream) {
+    pub(crate) async fn tell<S: AsyncRead + AsyncWrite + Unpin>(self, mut stream: S) {
         let answer = self.answer();
         let told = async {
             let mut request = [0; 1024];

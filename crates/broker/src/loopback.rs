@@ -98,24 +98,32 @@ impl Loopback {
         self.listener.get_ref()
     }
 
-    /// The next connection.
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be waited for.
+    pub async fn ready(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.listener.readable().await?;
+            if has_connection(self.listener.get_ref()) {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
+    }
+
+    /// The connection that was waited for; none where somebody else was faster, or the client is gone. It is
+    /// lost if this is not awaited to its end, which comes soon.
     ///
     /// # Errors
     ///
     /// [`NotAccepted`]; once sabotaged, it accepts nothing more.
-    pub async fn accept(&self) -> Result<TcpStream, NotAccepted> {
-        loop {
-            let mut ready = self.listener.readable().await?;
-            if !has_connection(self.listener.get_ref()) {
-                ready.clear_ready();
-                continue;
-            }
-            match accept(self.listener.get_ref()).await? {
-                Ok(stream) => return Ok(own(stream)?),
-                // Somebody else was faster, or the client is gone.
-                Err(error) if is_of_the_moment(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
+    pub async fn accept(&self) -> Result<Option<TcpStream>, NotAccepted> {
+        match accept(self.listener.get_ref()).await? {
+            Ok(stream) => Ok(Some(own(stream)?)),
+            Err(error) if is_of_the_moment(&error) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -126,14 +134,12 @@ async fn accept(
 ) -> Result<io::Result<std::net::TcpStream>, NotAccepted> {
     let other = Arc::clone(listener);
     let accepted = spawn_blocking(move || other.accept().map(|(stream, _)| stream));
-    match timeout(PATIENCE, accepted).await {
-        Ok(accepted) => Ok(accepted.map_err(io::Error::other)?),
-        Err(_) => {
-            // Wakes the accept.
-            shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap_or_default();
-            Err(NotAccepted::Sabotaged)
-        }
+    if let Ok(accepted) = timeout(PATIENCE, accepted).await {
+        return Ok(accepted.map_err(io::Error::other)?);
     }
+    // Wakes the accept.
+    shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap_or_default();
+    Err(NotAccepted::Sabotaged)
 }
 
 fn is_of_the_moment(error: &io::Error) -> bool {
@@ -222,11 +228,14 @@ mod tests {
         setsockopt(&listening, sockopt::Linger, &hour).unwrap();
         let loopback = Loopback::new(listening.into()).unwrap();
         let mut client = std::net::TcpStream::connect(loopback.address()).unwrap();
-        let mut accepted = loopback.accept().await.unwrap();
+        loopback.ready().await.unwrap();
+        let mut accepted = loopback.accept().await.unwrap().unwrap();
         let linger = getsockopt(&accepted, sockopt::Linger).unwrap();
         assert_eq!(linger.l_onoff, 0);
         client.write_all(b"x").unwrap();
         assert_eq!(accepted.read_u8().await.unwrap(), b'x');
+        assert!(loopback.accept().await.unwrap().is_none());
+        assert!(timeout(PATIENCE, loopback.ready()).await.is_err());
     }
 
     #[tokio::test]

@@ -70,9 +70,7 @@ impl UnitGroup {
 }
 
 fn directory_of(path: &Path) -> Option<Metadata> {
-    fs::symlink_metadata(path)
-        .ok()
-        .filter(|found| found.is_dir())
+    fs::symlink_metadata(path).ok().filter(Metadata::is_dir)
 }
 
 #[cfg(test)]

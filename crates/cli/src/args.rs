@@ -181,8 +181,10 @@ impl Token {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Exec {
-    /// Also offer the address to programs that honour AZURE_POD_IDENTITY_AUTHORITY_HOST
-    #[arg(long)]
+    #[arg(
+        long,
+        help = "Also offer the address to programs that honour AZURE_POD_IDENTITY_AUTHORITY_HOST"
+    )]
     pub(crate) imds: bool,
     /// Serve as long as anything runs in this unit: for programs that go into the background
     #[arg(long)]
@@ -215,7 +217,7 @@ impl Exec {
 pub(crate) enum EnvFormat {
     /// Lines for a shell: eval "$(arcbroker exec --print-env)"
     Sh,
-    /// Lines for EnvironmentFile= of systemd
+    #[value(help = "Lines for EnvironmentFile= of systemd")]
     Systemd,
 }
 

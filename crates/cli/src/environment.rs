@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn an_authority_host_is_ours_or_none() {
-        let known = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://elsewhere")];
         const HOST: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
+        let known = [(HOST, "http://elsewhere")];
         let without = environment(false, &known);
         assert!(without.removed().contains(&HOST) && set(&without, HOST).is_none());
         let with = environment(true, &known);

@@ -42,6 +42,8 @@ fn record<'a>(log: &AuditLog, caller: &'a Caller, resource: &'a str) -> Record<'
         policy: "0123456789ab",
         cache: None,
         took: Duration::from_millis(3),
+        endpoint: None,
+        stray: None,
         token: None,
     }
 }

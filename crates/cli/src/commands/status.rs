@@ -68,10 +68,14 @@ pub(super) fn fill(page: &mut Page, answer: &StatusAnswer, now: u64) {
         ),
     );
     let c = answer.connections;
+    let endpoints = match c.endpoints {
+        0 => String::new(),
+        endpoints => format!(", {} with an endpoint", counted(endpoints, "program")),
+    };
     page.field(
         "Sockets",
         &format!(
-            "{} open, {} turned away",
+            "{} open, {} turned away{endpoints}",
             counted(c.open, "connection"),
             c.refused
         ),
@@ -347,6 +351,7 @@ mod tests {
             connections: ConnectionCounts {
                 open: 3,
                 refused: 0,
+                endpoints: 2,
             },
         }
     }
@@ -420,7 +425,7 @@ Audit      /var/log/arcbroker/audit.jsonl, record 1234, no token without a recor
            file: /var/log/arcbroker/audit.jsonl: no space
            file: of its records 1 wait, and 2 were given up
 Requests   120 issued, 3 denied, 0 malformed, 0 unavailable, 1 abandoned, 7 over a limit
-Sockets    3 connections open, 0 turned away
+Sockets    3 connections open, 0 turned away, 2 programs with an endpoint
 
 RESOURCE                 IDENTITY  STATE  LEFT        REFRESH IN   WANTED
 https://vault.azure.net  system    fresh  23 h 0 min  11 h 23 min  yes

@@ -107,7 +107,10 @@ async fn denials(client: &Client, json: bool) -> Result<Exit, Failure> {
                     decision.user.as_deref(),
                     decision.unit.as_deref(),
                 ),
-                decision.resource.clone().unwrap_or_default(),
+                match &decision.stray {
+                    Some(stray) => format!("(not its program: {stray})"),
+                    None => decision.resource.clone().unwrap_or_default(),
+                },
             ]
         };
         let rows: Vec<_> = decisions.iter().map(row).collect();
@@ -355,6 +358,8 @@ To allow it:
             rule: None,
             policy: "abb".into(),
             ms: 0,
+            endpoint: None,
+            stray: None,
         });
         answer.allowed = true;
         answer.rule = Some("nightly backup".into());

@@ -1,0 +1,100 @@
+//! Endpoints that outlive the daemon, in the hands of whoever starts it again.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::fs;
+
+use arcbroker_e2e::{Program, Setup, World, eventually, holder};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+async fn world() -> World {
+    World::with(Setup {
+        wrapper: holder(),
+        ..Setup::default()
+    })
+    .await
+}
+
+fn held(world: &World) -> Vec<String> {
+    let names = fs::read_to_string(world.path("held")).unwrap_or_default();
+    names.lines().map(str::to_owned).collect()
+}
+
+/// Ends the daemon, and waits for the next one.
+async fn replace(world: &World, signal: Signal) {
+    let before = world.status().await.pid;
+    kill(Pid::from_raw(before.cast_signed()), signal).unwrap();
+    eventually("another daemon serves", || async {
+        let status = std::panic::AssertUnwindSafe(world.admin_client().status()).await;
+        status.is_ok_and(|status| status.pid != before)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_serves_again_after_the_daemon_was_killed() {
+    let world = world().await;
+    let mut program = Program::start(&world, &[], &[]).await;
+    assert_eq!(program.fetch().await.status, 200);
+    assert_eq!(held(&world).len(), 3, "a listener, a process and a note");
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        replace(&world, signal).await;
+        let (address, secret) = (program.address, program.secret.clone());
+        let again = program
+            .run("echo $IDENTITY_ENDPOINT $IDENTITY_HEADER")
+            .await;
+        assert_eq!(again.trim(), format!("http://{address}/msi/token {secret}"));
+        let answer = program.fetch().await;
+        assert_eq!(answer.status, 200, "{signal}: {answer:?}");
+        assert_eq!(program.get("/msi/token", &[]).await.status, 401);
+        let record = world
+            .audit()
+            .into_iter()
+            .rev()
+            .find(|record| record["outcome"] == "issued");
+        assert_eq!(record.unwrap()["pid"], program.pid());
+        assert_eq!(world.status().await.connections.endpoints, 1);
+    }
+    program.end().await;
+    eventually("nothing is held for a program that has ended", || async {
+        held(&world).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_waits_while_there_is_no_daemon_is_served_by_the_next() {
+    let world = world().await;
+    let mut program = Program::start(&world, &[], &[]).await;
+    let daemon = Pid::from_raw(world.status().await.pid.cast_signed());
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    let (asked, ()) = tokio::join!(program.fetch(), async {
+        // Whatever was accepted by the first daemon is lost with it; this was not.
+        kill(daemon, Signal::SIGKILL).unwrap();
+    });
+    assert_eq!(asked.status, 200, "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_for_a_program_that_ended_meanwhile_is_let_go() {
+    let world = world().await;
+    let staying = Program::start(&world, &[], &[]).await;
+    let leaving = Program::start(&world, &[], &[]).await;
+    let daemon = Pid::from_raw(world.status().await.pid.cast_signed());
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    leaving.end().await;
+    assert_eq!(held(&world).len(), 6);
+    kill(daemon, Signal::SIGKILL).unwrap();
+    eventually("only one is held", || async { held(&world).len() == 3 }).await;
+    assert_eq!(staying.ask().await.status, 200);
+    assert!(
+        world.daemon.log().contains("its program has ended"),
+        "{}",
+        world.daemon.log()
+    );
+}
