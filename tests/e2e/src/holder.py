@@ -16,8 +16,9 @@ held = []  # pairs of a name and a descriptor
 lock = threading.Lock()
 
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-address = f"arcbroker-holder-{os.getpid()}"
-notify.bind("\0" + address)
+address = names_file + ".notify"
+notify.bind(address)
+os.chmod(address, 0o666)
 
 
 def write_names():
@@ -55,7 +56,7 @@ def start():
     high = [os.dup2(fd, 1000 + index, inheritable=False) for index, (_, fd) in enumerate(passed)]
     for index, fd in enumerate(high):
         os.dup2(fd, 3 + index)
-    os.environ["NOTIFY_SOCKET"] = "@" + address
+    os.environ["NOTIFY_SOCKET"] = address
     if passed:
         os.environ["LISTEN_FDS"] = str(len(passed))
         os.environ["LISTEN_FDNAMES"] = ":".join(name for name, _ in passed)

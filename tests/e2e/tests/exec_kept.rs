@@ -41,7 +41,10 @@ async fn an_endpoint_serves_again_after_the_daemon_was_killed() {
     let world = world().await;
     let mut program = Program::start(&world, &[], &[]).await;
     assert_eq!(program.fetch().await.status, 200);
-    assert_eq!(held(&world).len(), 3, "a listener, a process and a note");
+    eventually("a listener, a process and a note are held", || async {
+        held(&world).len() == 3
+    })
+    .await;
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         replace(&world, signal).await;
         let (address, secret) = (program.address, program.secret.clone());
@@ -87,8 +90,8 @@ async fn what_is_held_for_a_program_that_ended_meanwhile_is_let_go() {
     let leaving = Program::start(&world, &[], &[]).await;
     let daemon = Pid::from_raw(world.status().await.pid.cast_signed());
     kill(daemon, Signal::SIGSTOP).unwrap();
+    eventually("both are held", || async { held(&world).len() == 6 }).await;
     leaving.end().await;
-    assert_eq!(held(&world).len(), 6);
     kill(daemon, Signal::SIGKILL).unwrap();
     eventually("only one is held", || async { held(&world).len() == 3 }).await;
     assert_eq!(staying.ask().await.status, 200);
