@@ -1,4 +1,7 @@
-"""A certificate for 127.0.0.1 and localhost, from an authority of its own that cannot issue another one."""
+"""A certificate for the stand-ins, under their addresses and under the names of what they stand in for.
+
+Its authority is made for it, and cannot issue another one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:false
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
-subjectAltName = IP:127.0.0.1, DNS:localhost
+subjectAltName = IP:127.0.0.1, DNS:localhost, DNS:management.azure.com, DNS:*.vault.azure.net, DNS:*.blob.core.windows.net
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 """
