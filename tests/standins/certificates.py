@@ -24,9 +24,15 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:false
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
-subjectAltName = IP:127.0.0.1, DNS:localhost, DNS:management.azure.com, DNS:*.vault.azure.net, DNS:*.blob.core.windows.net
+subjectAltName = @names
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
+[names]
+IP.1 = 127.0.0.1
+DNS.1 = localhost
+DNS.2 = management.azure.com
+DNS.3 = *.vault.azure.net
+DNS.4 = *.blob.core.windows.net
 """
 KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
