@@ -44,7 +44,7 @@ class Cache:
         def install() -> None:
             run("the Python SDKs", [sys.executable, "-m", "venv", "--clear", self.python])
             pip = [self.python / "bin" / "python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            run("the Python SDKs", [*pip, "--no-deps", "--requirement", HERE / "requirements.txt"])
+            run("the Python SDKs", [*pip, "--requirement", HERE / "requirements.txt"])
 
         self.once(self.python, [HERE / "requirements.txt"], sys.version, install)
 
@@ -62,9 +62,14 @@ class Cache:
         self.once(self.node, [HERE / "package.json", HERE / "package-lock.json"], "", install)
         return ["node", self.node / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"]
 
+    @property
+    def rust_environment(self) -> dict[str, str]:
+        """The same for the build and the runs, or they build anew."""
+        return {"CARGO_TARGET_DIR": str(self.rust), "CARGO_PROFILE_DEV_DEBUG": "0"}
+
     def build_rust(self) -> None:
         need("cargo")
-        environment = {**os.environ, "CARGO_TARGET_DIR": str(self.rust)}
+        environment = {**os.environ, **self.rust_environment}
         command = ["cargo", "build", "--quiet", "--locked", "--manifest-path", RUST / "Cargo.toml"]
         run("the programs in Rust", command, env=environment)
 

@@ -56,6 +56,17 @@ def read(path: Path) -> Page:
     return Page(path.stem, sections)
 
 
+def table(path: Path) -> dict[str, set[str]]:
+    """The pages that an index lists, and for each the columns that say yes."""
+    rows = [line.strip("|").split("|") for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    columns = [cell.strip() for cell in rows[0][1:]]
+    return {
+        link[1]: {column for column, cell in zip(columns, row[1:]) if cell.strip() == "yes"}
+        for row in rows
+        if (link := re.search(r"\(([^/)]+)\.md\)", row[0]))
+    }
+
+
 def block(lines, path: Path) -> str:
     body = []
     for line in lines:
