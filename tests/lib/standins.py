@@ -24,6 +24,7 @@ class Standins:
 
 
 def start(stack: contextlib.ExitStack, upstream: rig.Upstream, directory: Path) -> Standins:
+    rig.tool("openssl")
     directory.mkdir(mode=0o750)
     log = directory / "standins.log"
     process = rig.start(stack, [PROGRAM, "--upstream", upstream.endpoint, "--directory", directory], log)
