@@ -70,8 +70,10 @@ class Cache:
     def build_rust(self) -> None:
         need("cargo")
         environment = {**os.environ, **self.rust_environment}
-        command = ["cargo", "build", "--quiet", "--locked", "--manifest-path", RUST / "Cargo.toml"]
-        run("the programs in Rust", command, env=environment)
+        manifest = RUST / "Cargo.toml"
+        command = ["cargo", "build", "--quiet", "--locked", "--manifest-path", manifest]
+        remedy = f"if the lock file is behind crates/client: cargo update --workspace --manifest-path {manifest}"
+        run("the programs in Rust", command, remedy, env=environment)
 
     def once(self, directory: Path, manifests: list[Path], more: str, install) -> None:
         """Installs unless that was done for the same manifests; two runs do not do it at the same time."""
@@ -96,7 +98,7 @@ def need(*names: str) -> None:
         raise Missing(f"{' and '.join(missing)} not installed")
 
 
-def run(what: str, command: list, **options) -> None:
+def run(what: str, command: list, remedy: str = "", **options) -> None:
     done = subprocess.run(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -106,4 +108,4 @@ def run(what: str, command: list, **options) -> None:
         **options,
     )
     if done.returncode != 0:
-        raise rig.Failure(f"{what} cannot be installed:\n{done.stdout[-3000:]}")
+        raise rig.Failure(f"{what} cannot be had:\n{done.stdout[-3000:]}{remedy}")
