@@ -44,6 +44,10 @@ fairness: build
 footprint: build
     tests/bench/footprint
 
+# Run the commands of docs/recipes and docs/examples; installs az and Azurite once
+recipes: build
+    tests/recipes/run
+
 # Do what is done before a change lands
 ci:
     .ci/run

@@ -27,7 +27,7 @@ TOKEN_PATH = (
 )
 HEADERS = {"Metadata": "true"}
 PATIENCE = 30.0
-PACKAGES = {"nginx": "nginx-light", "h2load": "nghttp2-client", "strip": "binutils"}
+PACKAGES = {"nginx": "nginx-light", "h2load": "nghttp2-client", "openssl": "openssl", "strip": "binutils"}
 # nginx reads no longer word than its buffer for the configuration.
 NGINX_WORD = 4000
 
