@@ -26,7 +26,11 @@ use crate::lock::lock;
 /// system, and who is alone need not pay for more of them.
 const ALONE: usize = 16;
 /// The same where there are others, who wait for it.
-const TOGETHER: usize = 2;
+const TOGETHER: usize = 1;
+/// Looks at the sockets before more connections are let in, where there are several callers. A request on
+/// a new connection takes about as many turns, so that no more come than can be served: else those who
+/// are there would pay for those who come.
+const LOOKS: usize = 4;
 /// Rounds since anybody else was there, until a caller is taken to be alone: some 20 ms of a flood.
 const CALM: u64 = 1024;
 
@@ -116,6 +120,15 @@ impl Rounds {
     /// Whether more than one caller was there lately.
     pub fn is_shared(&self) -> bool {
         self.number() < self.calm_from.load(Ordering::Relaxed)
+    }
+
+    /// For whoever lets connections in: gives way to those that are there already.
+    pub async fn give_way(&self) {
+        let looks = if self.is_shared() { LOOKS } else { 1 };
+        for _ in 0..looks {
+            // The runtime looks at all sockets before it comes back here.
+            yield_now().await;
+        }
     }
 
     fn number(&self) -> u64 {

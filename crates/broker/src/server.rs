@@ -148,7 +148,7 @@ impl<H: Handler> Server<H> {
                     in_a_row += 1;
                     if in_a_row >= ACCEPTS || self.rounds.is_shared() {
                         in_a_row = 0;
-                        yield_now().await;
+                        self.rounds.give_way().await;
                     }
                 }
                 Err(error) if is_of_the_peer(&error) => {}

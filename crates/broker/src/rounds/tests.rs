@@ -214,6 +214,33 @@ fn a_caller_has_smaller_turns_while_others_are_there_and_for_a_while_after() {
     assert_eq!(called(), ALONE);
 }
 
+/// Rounds that pass while somebody who lets connections in gives way.
+async fn rounds_given(rounds: &Arc<Rounds>) -> u64 {
+    let before = rounds.number();
+    rounds.give_way().await;
+    rounds.number() - before
+}
+
+#[tokio::test]
+async fn who_lets_connections_in_gives_way_for_a_request_s_worth_of_turns_where_callers_share() {
+    let rounds = Arc::new(Rounds::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&rounds).run());
+    for _ in 0..2 * ALONE {
+        tasks.spawn(steps(rounds.seat(party(1)), usize::MAX, || ()));
+    }
+    // The first rounds begin when the flood does.
+    while rounds.number() < 10 {
+        yield_now().await;
+    }
+    assert_eq!(rounds_given(&rounds).await, 1, "nobody else is there");
+    steps(rounds.seat(party(2)), 2, || ()).await;
+    assert!(rounds.is_shared());
+    for _ in 0..10 {
+        assert_eq!(rounds_given(&rounds).await, LOOKS as u64);
+    }
+}
+
 #[tokio::test]
 async fn everybody_ends_however_many_they_are_and_whoever_goes() {
     let rounds = Arc::new(Rounds::default());
