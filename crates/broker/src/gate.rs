@@ -227,6 +227,40 @@ mod tests {
         assert!(gate.open().users.is_empty());
     }
 
+    /// What is logged, as text.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_over_its_connections_is_named_in_the_log_once() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        let _guard = tracing::subscriber::set_default(subscriber.with_ansi(false).finish());
+        let gate = gate(8, 1, 8);
+        let enter = async || gate.admit(gate.place().await.unwrap(), 64_101);
+        let _held = enter().await.unwrap();
+        assert!(log.0.lock().unwrap().is_empty());
+        for _ in 0..3 {
+            assert_eq!(enter().await.unwrap_err(), Limit::UserConnections);
+        }
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for part in ["WARN", "uid=64101", "connections-per-user", "gets 429"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
     #[tokio::test]
     async fn t23_one_unit_cannot_take_the_places_of_another_whatever_its_users() {
         let gate = gate(8, 8, 2);

@@ -180,6 +180,36 @@ async fn records_of_one_turn_are_all_written() {
     assert_eq!(log.state().0, 100);
 }
 
+/// Begins a record, which cannot end before all that is in its turn of the event loop is written.
+fn begin<'a>(log: &'a AuditLog, record: &'a Record<'a>) -> impl Future<Output = ()> + 'a {
+    let mut future = Box::pin(log.record(record));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(future.as_mut().poll(&mut context).is_pending());
+    async { future.await.unwrap() }
+}
+
+#[tokio::test]
+async fn t23_of_one_caller_so_many_records_are_written_at_a_time_and_of_another_as_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir.path().join("audit"));
+    let (flood, other) = (caller(), Caller::new(7, 7, Vec::new()));
+    let of_flood: Vec<_> = (0..3 * SHARE)
+        .map(|_| record(&log, &flood, "https://x"))
+        .collect();
+    let of_other = record(&log, &other, "https://y");
+    let begun: Vec<_> = of_flood.iter().map(|record| begin(&log, record)).collect();
+    assert_eq!(log.counts().denied, SHARE as u64, "the others wait");
+    begin(&log, &of_other).await;
+    let place = lines(&dir.path().join("audit"))
+        .iter()
+        .position(|line| line.contains("https://y"));
+    assert_eq!(place, Some(SHARE), "it is behind one share, not behind all");
+    for record in begun {
+        record.await;
+    }
+    assert_eq!(lines(&dir.path().join("audit")).len(), 3 * SHARE + 1);
+}
+
 #[tokio::test]
 async fn t28_a_record_that_cannot_be_written_takes_the_decision_back_and_leaves_no_gap() {
     let dir = tempfile::tempdir().unwrap();
