@@ -36,6 +36,10 @@ mutants:
 bench: build
     tests/bench/compare-nginx
 
+# Print what one decision costs, with 10 and with 10,000 rules, and all that decides about a request
+decisions:
+    cargo bench -p arcbroker-policy -p arcbroker-broker --bench decide --bench callers
+
 # Measure how much a caller that floods delays another one; needs root
 fairness: build
     tests/bench/fairness
