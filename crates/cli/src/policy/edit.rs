@@ -5,6 +5,8 @@
 //! such a product too. What is left of a rule is one as well if what is asked covers all of its lists
 //! but one; then that list is shortened. Otherwise the rule is left alone, and it is said why.
 
+mod text;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -13,8 +15,9 @@ use std::{
 use arcbroker_policy::{
     Accounts, Change, Cloud, Identity, Policy, ResourcePattern, RuleView, SourceFile, UnitPattern,
 };
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
+use toml_edit::{Item, TableLike, Value};
 
+use self::text::Texts;
 use super::Error;
 
 /// What to do, and what is left alone.
@@ -51,21 +54,20 @@ impl Plan {
         asked: RuleView<'_>,
         names: Names<'_>,
     ) -> Result<Self, Error> {
-        let mut documents = Documents::parse(files)?;
+        let mut texts = Texts::parse(files)?;
         let mut plan = Self::default();
         for rule in policy.each_rule() {
             if rule.container() != asked.container() {
                 continue;
             }
-            let table = documents.rule(rule)?;
-            match cut(table, asked, names) {
+            match cut(texts.rule(rule)?, asked, names) {
                 Cut::Nothing => {}
                 Cut::Whole => {
-                    documents.remove(rule);
+                    texts.remove(rule)?;
                     plan.edited.push(Arc::clone(rule.name()));
                 }
                 Cut::Entries(key, entries) => {
-                    shorten(table, key, &entries);
+                    texts.shorten(rule, key, &entries)?;
                     plan.edited.push(Arc::clone(rule.name()));
                 }
                 Cut::Inexact { why, is_wider } => plan.kept.push(Kept {
@@ -75,7 +77,7 @@ impl Plan {
                 }),
             }
         }
-        plan.files = documents.changed(files);
+        plan.files = texts.changed(files);
         Ok(plan)
     }
 
@@ -87,11 +89,10 @@ impl Plan {
     ) -> Result<Self, Error> {
         let rule = policy.each_rule().find(|rule| &**rule.name() == name);
         let rule = rule.ok_or_else(|| Error::NoRule(name.to_owned()))?;
-        let mut documents = Documents::parse(files)?;
-        documents.rule(rule)?;
-        documents.remove(rule);
+        let mut texts = Texts::parse(files)?;
+        texts.remove(rule)?;
         Ok(Self {
-            files: documents.changed(files),
+            files: texts.changed(files),
             edited: vec![Arc::clone(rule.name())],
             kept: Vec::new(),
         })
@@ -135,7 +136,7 @@ enum Share {
     Inexact(String),
 }
 
-fn cut(table: &Table, asked: RuleView<'_>, names: Names<'_>) -> Cut {
+fn cut(table: &dyn TableLike, asked: RuleView<'_>, names: Names<'_>) -> Cut {
     let mut cut = Cut::Whole;
     let mut inexact = None;
     for (key, share) in shares(table, asked, names) {
@@ -159,7 +160,11 @@ fn cut(table: &Table, asked: RuleView<'_>, names: Names<'_>) -> Cut {
     }
 }
 
-fn shares(table: &Table, asked: RuleView<'_>, names: Names<'_>) -> [(&'static str, Share); 5] {
+fn shares(
+    table: &dyn TableLike,
+    asked: RuleView<'_>,
+    names: Names<'_>,
+) -> [(&'static str, Share); 5] {
     let account = |key, asked: Option<&BTreeSet<u32>>, known: &BTreeMap<String, u32>| {
         let covers = |value: &Value| match asked {
             None => Covered::All,
@@ -224,7 +229,12 @@ impl From<bool> for Covered {
     }
 }
 
-fn share(table: &Table, key: &str, is_named: bool, covered: impl Fn(&Value) -> Covered) -> Share {
+fn share(
+    table: &dyn TableLike,
+    key: &str,
+    is_named: bool,
+    covered: impl Fn(&Value) -> Covered,
+) -> Share {
     let Some(value) = table.get(key).and_then(Item::as_value) else {
         return if is_named {
             Share::Inexact(format!("it names no {key}, so that it is for every one"))
@@ -294,88 +304,6 @@ fn resource_covered(entry: &[ResourcePattern], asked: &[ResourcePattern]) -> Cov
     } else {
         Covered::None
     }
-}
-
-/// The files, as they can be changed without losing what else is written in them.
-struct Documents(BTreeMap<String, DocumentMut>);
-
-impl Documents {
-    fn parse(files: &[SourceFile]) -> Result<Self, Error> {
-        let parse = |file: &SourceFile| {
-            let text = str::from_utf8(&file.bytes).unwrap_or_default();
-            let document = text.parse::<DocumentMut>().map_err(|_| Error::Form {
-                rule: file.name.clone(),
-                place: file.name.clone(),
-            })?;
-            Ok((file.name.clone(), document))
-        };
-        files.iter().map(parse).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// The table of a rule; none where rules are not written as `[[rule]]`.
-    fn rule(&mut self, rule: RuleView<'_>) -> Result<&mut Table, Error> {
-        let form = || Error::Form {
-            rule: rule.name().to_string(),
-            place: format!("{}:{}", rule.file(), rule.line()),
-        };
-        let rules = self.rules(rule.file()).ok_or_else(form)?;
-        let mut tables = rules.iter_mut();
-        tables
-            .find(|table| is_named(table, rule.name()))
-            .ok_or_else(form)
-    }
-
-    fn rules(&mut self, file: &str) -> Option<&mut ArrayOfTables> {
-        self.0
-            .get_mut(file)?
-            .get_mut("rule")?
-            .as_array_of_tables_mut()
-    }
-
-    fn remove(&mut self, rule: RuleView<'_>) {
-        if let Some(rules) = self.rules(rule.file()) {
-            rules.retain(|table| !is_named(table, rule.name()));
-        }
-    }
-
-    /// The files that are not as they were.
-    fn changed(self, files: &[SourceFile]) -> BTreeMap<String, Option<String>> {
-        let before = |name: &String| files.iter().find(|file| file.name == *name);
-        let mut changed = BTreeMap::new();
-        for (name, document) in self.0 {
-            let text = document.to_string();
-            if before(&name).is_some_and(|file| file.bytes == text.as_bytes()) {
-                continue;
-            }
-            let rules = document.get("rule").and_then(Item::as_array_of_tables);
-            let is_empty = rules.is_none_or(ArrayOfTables::is_empty);
-            changed.insert(name, (!is_empty).then_some(text));
-        }
-        changed
-    }
-}
-
-fn is_named(table: &Table, name: &str) -> bool {
-    table.get("name").and_then(Item::as_str) == Some(name)
-}
-
-/// Removes entries of a list. What follows keeps its place, and the first entry the space before it.
-fn shorten(table: &mut Table, key: &str, entries: &[usize]) {
-    let Some(list) = table.get_mut(key).and_then(Item::as_array_mut) else {
-        return;
-    };
-    let lead = prefix(list);
-    for place in entries.iter().rev() {
-        list.remove(*place);
-    }
-    if let (Some(lead), Some(first)) = (lead, list.get_mut(0)) {
-        first.decor_mut().set_prefix(lead);
-    }
-}
-
-fn prefix(list: &Array) -> Option<String> {
-    let decor = list.get(0)?.decor();
-    Some(decor.prefix()?.as_str()?.to_owned())
 }
 
 #[cfg(test)]

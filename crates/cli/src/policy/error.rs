@@ -53,8 +53,8 @@ pub(crate) enum Error {
     NotReloaded { report: String },
     #[error("the files are changed, but whether arcbrokerd has taken that up is not known: {0}")]
     Untold(#[source] arcbroker_client::Error),
-    #[error("rule `{rule}` is written in a way that is not edited here")]
-    Form { rule: String, place: String },
+    #[error("{what} is written in a way that is not edited here, so nothing is changed")]
+    Form { what: String, place: String },
     #[error(
         "this would change more than it should, so nothing is changed; this is a defect of arcbroker"
     )]

@@ -161,15 +161,75 @@ fn what_cannot_be_cut_out_exactly_is_left_with_the_reason() {
 }
 
 #[test]
-fn a_rule_in_another_form_is_not_edited() {
-    let files = [file(
-        "f.toml",
-        "version = 1\nrule = [{name = \"a\", user = 1, resources = \"arm\"}]\n",
-    )];
-    let error = Plan::without_rule(&files, &policy(&files), "a").unwrap_err();
-    assert!(matches!(error, Error::Form { place, .. } if place == "f.toml:2"));
-    let error = Plan::without_rule(&files, &policy(&files), "b").unwrap_err();
-    assert!(matches!(error, Error::NoRule(name) if name == "b"));
+fn a_rule_that_is_not_there_cannot_go() {
+    let files = [file("f.toml", FILE)];
+    let error = Plan::without_rule(&files, &policy(&files), "c").unwrap_err();
+    assert!(matches!(error, Error::NoRule(name) if name == "c"));
+}
+
+/// Each as a line of its own, as inline tables are.
+const INLINE: &str = "\
+version = 1 # the first
+rule = [
+    # By night.
+    { name = \"a\", user = [1,  2], resources = \"arm\" }, # both
+    { name = \"b\", user = 3, resources = [ \"arm\", \"storage\" ] },  # one, two
+    # The last
+    { name = \"c\", user = 1, resources = \"keyvault\" } # c
+] # all
+# The end, without a newline";
+
+#[test]
+fn a_rule_in_an_inline_table_is_edited_like_another() {
+    for (wish, before, after) in [
+        ("user = 2\nresources = \"*\"", "[1,  2]", "[1]"),
+        ("user = 1\nresources = \"arm\"", "[1,  2]", "[  2]"),
+        (
+            "user = 3\nresources = \"arm\"",
+            "[ \"arm\", \"storage\" ]",
+            "[ \"storage\" ]",
+        ),
+        (
+            "user = 3\nresources = \"storage\"",
+            "[ \"arm\", \"storage\" ]",
+            "[ \"arm\" ]",
+        ),
+        (
+            "user = [1, 2]\nresources = \"arm\"",
+            "    # By night.\n    { name = \"a\", user = [1,  2], resources = \"arm\" }, # both\n",
+            "",
+        ),
+        (
+            "user = 3\nresources = \"*\"",
+            "    { name = \"b\", user = 3, resources = [ \"arm\", \"storage\" ] },  # one, two\n",
+            "",
+        ),
+        (
+            "user = 1\nresources = \"keyvault\"",
+            ",  # one, two\n    # The last\n    { name = \"c\", user = 1, resources = \"keyvault\" } # c\n",
+            "  # one, two\n",
+        ),
+    ] {
+        assert!(INLINE.contains(before), "{before}");
+        assert_eq!(without(INLINE, wish), INLINE.replace(before, after));
+    }
+    let only = "version = 1\nrule = [{name = \"a\", user = 1, resources = \"arm\"}]\n";
+    assert_eq!(without(only, "user = 1\nresources = \"*\""), "-");
+}
+
+#[test]
+fn all_that_is_not_about_what_goes_stays_as_it_was_byte_by_byte() {
+    let windows = FILE.trim_end().replace('\n', "\r\n");
+    let other = "user = 9\nunit = \"c.service\"\nresources = \"*\"";
+    assert_eq!(without(&windows, other), "nothing");
+    let text = without(&windows, "unit = \"a.service\"\nresources = \"keyvault\"");
+    assert_eq!(text, windows.replace("\"a.service\", ", ""));
+    let text = without(FILE, "user = [1, 2]\nresources = \"arm\"");
+    assert_eq!(text, FILE.replace("    \"arm\",\n", ""));
+    let text = without(FILE, "user = [1, 2]\nresources = \"storage\"");
+    assert_eq!(text, FILE.replace("    \"storage\",  # blobs\n", ""));
+    let text = without(FILE, "user = [1, 2]\nresources = \"*\"");
+    assert_eq!(text, FILE[..FILE.find("\n# By hand.").unwrap()]);
 }
 
 fn some(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
@@ -212,16 +272,33 @@ fn rule() -> impl Strategy<Value = String> {
     )
 }
 
+fn tables(rules: &[String]) -> Vec<SourceFile> {
+    let table = |(number, rule): (usize, &String)| {
+        let text = format!("version = 1\n[[rule]]\nname = \"r{number}\"\n{rule}");
+        file(&format!("{number}.toml"), &text)
+    };
+    rules.iter().enumerate().map(table).collect()
+}
+
+fn inline(rules: &[String]) -> String {
+    let mut text = "version = 1\nrule = [".to_owned();
+    for (number, rule) in rules.iter().enumerate() {
+        let rule = rule.trim_end().replace('\n', ", ");
+        write!(text, "{{ name = \"r{number}\", {rule} }}, ").unwrap();
+    }
+    text + "]\n"
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn exactly_what_is_asked_goes(rules in proptest::collection::vec(rule(), 1..4), wish in rule()) {
-        let mut files = Vec::new();
-        for (number, rule) in rules.iter().enumerate() {
-            let text = format!("version = 1\n[[rule]]\nname = \"r{number}\"\n{rule}");
-            files.push(file(&format!("{number}.toml"), &text));
-        }
+    fn exactly_what_is_asked_goes(
+        rules in proptest::collection::vec(rule(), 1..4),
+        wish in rule(),
+        is_inline in any::<bool>(),
+    ) {
+        let files = if is_inline { [file("f", &inline(&rules))].into() } else { tables(&rules) };
         let wish = asked(&wish);
         let view = wish.each_rule().next().unwrap();
         let plan = plan(&files, &wish);
