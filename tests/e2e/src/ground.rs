@@ -26,8 +26,8 @@ pub struct Ground {
 
 #[derive(Debug)]
 enum Kind {
-    /// The trees that are mounted.
-    Real(Vec<PathBuf>),
+    /// Trees that are mounted; where they are not all, the daemon is told which one to look at.
+    Real(Vec<PathBuf>, Option<PathBuf>),
     /// Files that say of a process what the kernel would say.
     Imitated(TempDir),
 }
@@ -43,8 +43,23 @@ impl Ground {
         };
         let is_tree = |tree: &PathBuf| tree.join("cgroup.procs").exists();
         let usable = is_root() && !Path::new(SYSTEMD).exists() && trees.iter().all(is_tree);
-        let ground = usable.then(|| Self::new(Kind::Real(trees)))?;
-        // A container may see the trees and not be allowed to write to them.
+        usable.then(|| Self::of_trees(trees, None))?
+    }
+
+    /// The unified tree of this machine alone, as where there is no other.
+    pub fn unified() -> Option<Self> {
+        let root = Path::new(CGROUP);
+        let places = [root.to_owned(), root.join("unified")];
+        let tree = places
+            .into_iter()
+            .find(|tree| tree.join("cgroup.controllers").exists())?;
+        let usable = is_root() && !Path::new(SYSTEMD).exists();
+        usable.then(|| Self::of_trees(vec![tree.clone()], Some(tree)))?
+    }
+
+    /// A container may see the trees and not be allowed to write to them.
+    fn of_trees(trees: Vec<PathBuf>, told: Option<PathBuf>) -> Option<Self> {
+        let ground = Self::new(Kind::Real(trees, told));
         ground.make("/system.slice").ok().map(|()| ground)
     }
 
@@ -91,7 +106,8 @@ impl Ground {
     /// The lines of `[callers]` for the daemon.
     pub fn config(&self) -> String {
         match &self.kind {
-            Kind::Real(_) => String::new(),
+            Kind::Real(_, None) => String::new(),
+            Kind::Real(_, Some(tree)) => format!("cgroup-root = \"{}\"\n", tree.display()),
             Kind::Imitated(dir) => {
                 let dir = dir.path().display();
                 format!(
@@ -105,7 +121,7 @@ impl Ground {
     /// of its own where it is `nested`.
     pub fn enter(&self, path: &str, nested: bool) -> Vec<String> {
         let script = match &self.kind {
-            Kind::Real(trees) => {
+            Kind::Real(trees, _) => {
                 self.make(path).unwrap();
                 let enter =
                     |tree: &PathBuf| format!("echo $$ > '{}{path}/cgroup.procs'; ", tree.display());
@@ -141,7 +157,7 @@ impl Ground {
     }
 
     fn make(&self, path: &str) -> std::io::Result<()> {
-        let Kind::Real(trees) = &self.kind else {
+        let Kind::Real(trees, _) = &self.kind else {
             return Ok(());
         };
         let mut made = self.made.lock().unwrap();

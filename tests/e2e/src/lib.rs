@@ -41,7 +41,7 @@ pub use disk::SmallDisk;
 pub use elsewhere::Elsewhere;
 pub use flood::Flood;
 pub use ground::Ground;
-pub use program::{Program, exec};
+pub use program::{Endpoint, Program, exec};
 pub use relay::Relay;
 pub use rules::rules;
 pub use trace::Trace;

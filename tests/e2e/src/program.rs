@@ -1,6 +1,7 @@
 //! A program below `arcbroker exec`.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::process::{ExitStatus, Stdio};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -16,10 +17,24 @@ pub struct Program {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    /// Where its endpoint is.
+    endpoint: Endpoint,
+}
+
+/// What whoever has the environment of a program can ask with.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Where it is.
     pub address: SocketAddr,
     /// What opens it.
     pub secret: String,
+}
+
+impl Deref for Program {
+    type Target = Endpoint;
+
+    fn deref(&self) -> &Endpoint {
+        &self.endpoint
+    }
 }
 
 /// What a request to an endpoint has besides the secret.
@@ -36,8 +51,10 @@ impl Program {
             child,
             input,
             output: BufReader::new(output),
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            secret: String::new(),
+            endpoint: Endpoint {
+                address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                secret: String::new(),
+            },
         };
         let endpoint = program
             .run("echo $IDENTITY_ENDPOINT $IDENTITY_HEADER")
@@ -46,8 +63,8 @@ impl Program {
         let address = url
             .strip_prefix("http://")
             .and_then(|rest| rest.split('/').next());
-        program.address = address.unwrap().parse().unwrap();
-        program.secret = secret.to_owned();
+        program.endpoint.address = address.unwrap().parse().unwrap();
+        secret.clone_into(&mut program.endpoint.secret);
         program
     }
 
@@ -76,6 +93,27 @@ impl Program {
             .unwrap()
     }
 
+    /// To ask with when it has ended.
+    pub fn asking(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
+    /// A request for a token of Key Vault by the program itself, with curl.
+    pub async fn fetch(&mut self) -> Answer {
+        self.fetch_through("").await
+    }
+
+    /// The same with these words before curl.
+    pub async fn fetch_through(&mut self, before: &str) -> Answer {
+        let curl = "curl --silent --include --max-time 20 --header \"X-IDENTITY-HEADER: $IDENTITY_HEADER\"";
+        let printed = self
+            .run(&format!("{before} {curl} \"$IDENTITY_ENDPOINT?{QUERY}\""))
+            .await;
+        Answer::parse(printed.as_bytes())
+    }
+}
+
+impl Endpoint {
     /// A request for a token of Key Vault by this process, which is another than the program.
     pub async fn ask(&self) -> Answer {
         let secret = format!("X-IDENTITY-HEADER: {}", self.secret);
@@ -97,22 +135,15 @@ impl Program {
             headers.join("\r\n")
         );
         let exchange = async {
-            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let mut stream = TcpStream::connect(self.address)
+                .await
+                .expect("it is served");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await.unwrap();
             answer
         };
         Answer::parse(&timeout(PATIENCE, exchange).await.expect("it answers"))
-    }
-
-    /// A request for a token of Key Vault by the program itself, with curl.
-    pub async fn fetch(&mut self) -> Answer {
-        let curl = "curl --silent --include --max-time 20 --header \"X-IDENTITY-HEADER: $IDENTITY_HEADER\"";
-        let printed = self
-            .run(&format!("{curl} \"$IDENTITY_ENDPOINT?{QUERY}\""))
-            .await;
-        Answer::parse(printed.as_bytes())
     }
 }
 

@@ -44,7 +44,9 @@ impl Texts {
                 };
                 let header = tables.get(place).and_then(toml_edit::Table::span);
                 let own = end(rules.get(place)).or(header.map(|header| header.end));
-                before.zip(own).map(|(before, own)| vec![before..own])
+                before
+                    .zip(own)
+                    .map(|(before, own)| Vec::from([before..own]))
             }
         };
         self.cut(rule, cuts)
