@@ -46,7 +46,7 @@ impl Texts {
                 let own = end(rules.get(place)).or(header.map(|header| header.end));
                 before
                     .zip(own)
-                    .map(|(before, own)| Vec::from([before..own]))
+                    .map(|(before, own)| std::iter::once(before..own).collect())
             }
         };
         self.cut(rule, cuts)
