@@ -1,0 +1,117 @@
+"""The clients: how each is installed, started, and what it needs around it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import install
+from install import CLIENTS, Toolkit
+from scene import RESOURCE_MANAGER, STORAGE, STORAGE_WITHOUT_SLASH, VAULT, Scene
+
+PYTHON = Toolkit("python", ("python3",), "azure-identity", ("requirements.txt", r"azure-identity==(\S+)"), install.python)
+AZURE_CLI = Toolkit("azure-cli", ("python3", "openssl"), "azure-cli", ("requirements.txt", r"azure-cli==(\S+)"), install.python)
+JAVASCRIPT = Toolkit(
+    "javascript", ("node", "npm"), "@azure/identity", ("package.json", r'"@azure/identity": "(.+)"'), install.javascript
+)
+GO = Toolkit("go", ("go",), "azidentity", ("go.mod", r"azidentity v(\S+)"), install.go)
+JAVA = Toolkit("java", ("mvn", "javac", "java"), "azure-identity", ("pom.xml", r"<version>(.+\..+)</version>"), install.java)
+RUST = Toolkit("rust", ("cargo",), "azure_identity", ("Cargo.toml", r'azure_identity = "=(.+)"'), install.rust)
+TERRAFORM = Toolkit(
+    "terraform", ("terraform", "openssl"), "terraform", ("main.tf", r'required_version = ">= (.+)"'), install.nothing
+)
+
+Surroundings = Callable[[contextlib.ExitStack, Scene, Path], "dict[str, str]"]
+
+
+def none(_stack: contextlib.ExitStack, _scene: Scene, _directory: Path) -> dict[str, str]:
+    return {}
+
+
+def resource_manager(stack: contextlib.ExitStack, scene: Scene, directory: Path) -> dict[str, str]:
+    """az logs in at the stand-in, which a proxy for https leads it to."""
+    import surroundings
+
+    return surroundings.resource_manager(stack, scene, directory)
+
+
+def blobs(stack: contextlib.ExitStack, scene: Scene, directory: Path) -> dict[str, str]:
+    import surroundings
+
+    return surroundings.blobs(stack, scene, directory)
+
+
+@dataclass(frozen=True)
+class Client:
+    toolkit: Toolkit
+    credential: str
+    title: str
+    command: Callable[[Path, str], list]
+    surroundings: Surroundings = none
+    resources: tuple[str, ...] = (VAULT, STORAGE)
+    first: tuple[str, ...] = ()
+    """Resources that it asks for by itself before the first that it is asked for."""
+    remembers: bool = True
+    """Does not ask again for what it has."""
+    patience: float = 2.0
+    """Seconds after which it has given up on what is refused."""
+    imds: bool = False
+    """Can be led to an address of the shape of IMDS."""
+    chooses: bool = True
+    """Can ask for an identity by its client id."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.toolkit.name}/{self.credential}"
+
+
+def in_environment(directory: Path, credential: str) -> list:
+    return [directory / "bin" / "python3", CLIENTS / "python" / "tokens.py", credential]
+
+
+def with_node(directory: Path, credential: str) -> list:
+    return ["node", directory / "tokens.mjs", credential]
+
+
+def with_java(directory: Path, credential: str) -> list:
+    return ["java", "-cp", f"{directory / 'classes'}:{directory / 'lib'}/*", "Tokens", credential]
+
+
+CLIENTS_OF_TODAY = [
+    Client(PYTHON, "managed", "ManagedIdentityCredential", in_environment, imds=True),
+    Client(PYTHON, "default", "DefaultAzureCredential", in_environment),
+    Client(PYTHON, "aio-managed", "aio.ManagedIdentityCredential", in_environment),
+    Client(PYTHON, "aio-default", "aio.DefaultAzureCredential", in_environment),
+    Client(PYTHON, "msal", "msal.ManagedIdentityClient", in_environment),
+    Client(
+        AZURE_CLI,
+        "az",
+        "az login --identity, az account get-access-token",
+        lambda directory, _: [directory / "bin" / "python3", CLIENTS / "azure-cli" / "tokens.py"],
+        surroundings=resource_manager,
+        first=(RESOURCE_MANAGER,),
+        remembers=False,
+        patience=10.0,
+    ),
+    Client(JAVASCRIPT, "managed", "ManagedIdentityCredential", with_node, imds=True),
+    Client(JAVASCRIPT, "default", "DefaultAzureCredential", with_node),
+    Client(GO, "managed", "ManagedIdentityCredential", lambda directory, name: [directory / "tokens", name]),
+    Client(GO, "default", "DefaultAzureCredential", lambda directory, name: [directory / "tokens", name]),
+    Client(JAVA, "managed", "ManagedIdentityCredential", with_java),
+    Client(JAVA, "default", "DefaultAzureCredential", with_java),
+    Client(RUST, "managed", "ManagedIdentityCredential", lambda directory, _: [directory / "debug" / "tokens"]),
+    Client(
+        TERRAFORM,
+        "azurerm-backend",
+        "terraform init, backend azurerm",
+        lambda _directory, _name: [sys.executable, CLIENTS / "terraform" / "tokens.py"],
+        surroundings=blobs,
+        resources=(STORAGE_WITHOUT_SLASH,),
+        remembers=False,
+        patience=10.0,
+        chooses=False,
+    ),
+]

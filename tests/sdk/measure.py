@@ -1,0 +1,1 @@
+"""What the broker adds to a client's whole time."""
