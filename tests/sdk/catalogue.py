@@ -11,6 +11,7 @@ from typing import Callable
 import install
 from install import CLIENTS, Toolkit
 from scene import RESOURCE_MANAGER, STORAGE, STORAGE_WITHOUT_SLASH, VAULT, Scene
+from surroundings import blobs, resource_manager
 
 PYTHON = Toolkit("python", ("python3",), "azure-identity", ("requirements.txt", r"azure-identity==(\S+)"), install.python)
 AZURE_CLI = Toolkit("azure-cli", ("python3", "openssl"), "azure-cli", ("requirements.txt", r"azure-cli==(\S+)"), install.python)
@@ -21,7 +22,7 @@ GO = Toolkit("go", ("go",), "azidentity", ("go.mod", r"azidentity v(\S+)"), inst
 JAVA = Toolkit("java", ("mvn", "javac", "java"), "azure-identity", ("pom.xml", r"<version>(.+\..+)</version>"), install.java)
 RUST = Toolkit("rust", ("cargo",), "azure_identity", ("Cargo.toml", r'azure_identity = "=(.+)"'), install.rust)
 TERRAFORM = Toolkit(
-    "terraform", ("terraform", "openssl"), "terraform", ("main.tf", r'required_version = ">= (.+)"'), install.nothing
+    "terraform", ("terraform", "openssl"), "terraform", ("versions.tf", r'">= (.+)"'), install.nothing
 )
 
 Surroundings = Callable[[contextlib.ExitStack, Scene, Path], "dict[str, str]"]
@@ -29,19 +30,6 @@ Surroundings = Callable[[contextlib.ExitStack, Scene, Path], "dict[str, str]"]
 
 def none(_stack: contextlib.ExitStack, _scene: Scene, _directory: Path) -> dict[str, str]:
     return {}
-
-
-def resource_manager(stack: contextlib.ExitStack, scene: Scene, directory: Path) -> dict[str, str]:
-    """az logs in at the stand-in, which a proxy for https leads it to."""
-    import surroundings
-
-    return surroundings.resource_manager(stack, scene, directory)
-
-
-def blobs(stack: contextlib.ExitStack, scene: Scene, directory: Path) -> dict[str, str]:
-    import surroundings
-
-    return surroundings.blobs(stack, scene, directory)
 
 
 @dataclass(frozen=True)
@@ -58,10 +46,8 @@ class Client:
     """Does not ask again for what it has."""
     patience: float = 2.0
     """Seconds after which it has given up on what is refused."""
-    imds: bool = False
-    """Can be led to an address of the shape of IMDS."""
-    chooses: bool = True
-    """Can ask for an identity by its client id."""
+    leaves_out: tuple[str, ...] = ("exec --imds",)
+    """Variants that make no sense for it."""
 
     @property
     def name(self) -> str:
@@ -81,7 +67,7 @@ def with_java(directory: Path, credential: str) -> list:
 
 
 CLIENTS_OF_TODAY = [
-    Client(PYTHON, "managed", "ManagedIdentityCredential", in_environment, imds=True),
+    Client(PYTHON, "managed", "ManagedIdentityCredential", in_environment, leaves_out=()),
     Client(PYTHON, "default", "DefaultAzureCredential", in_environment),
     Client(PYTHON, "aio-managed", "aio.ManagedIdentityCredential", in_environment),
     Client(PYTHON, "aio-default", "aio.DefaultAzureCredential", in_environment),
@@ -96,7 +82,7 @@ CLIENTS_OF_TODAY = [
         remembers=False,
         patience=10.0,
     ),
-    Client(JAVASCRIPT, "managed", "ManagedIdentityCredential", with_node, imds=True),
+    Client(JAVASCRIPT, "managed", "ManagedIdentityCredential", with_node, leaves_out=()),
     Client(JAVASCRIPT, "default", "DefaultAzureCredential", with_node),
     Client(GO, "managed", "ManagedIdentityCredential", lambda directory, name: [directory / "tokens", name]),
     Client(GO, "default", "DefaultAzureCredential", lambda directory, name: [directory / "tokens", name]),
@@ -112,6 +98,7 @@ CLIENTS_OF_TODAY = [
         resources=(STORAGE_WITHOUT_SLASH,),
         remembers=False,
         patience=10.0,
-        chooses=False,
+        # It chooses neither the resource nor the identity.
+        leaves_out=("own client id", "other client id", "denied", "exec --imds"),
     ),
 ]

@@ -12,7 +12,7 @@ from variants import VARIANTS
 class Outcome(enum.Enum):
     PASS = "yes"
     FAIL = "**no**"
-    SKIPPED = "–"
+    SKIPPED = "not run"
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,14 @@ def summary(results: list[Result]) -> str:
 
 
 def markdown(results: list[Result]) -> str:
-    rows: dict[Client, list[Result]] = {}
+    rows: dict[Client, dict[str, str]] = {}
     for result in results:
-        rows.setdefault(result.client, []).append(result)
+        rows.setdefault(result.client, {})[result.variant] = result.outcome.value
     lines = [row(["Package", "Version", "Client", *VARIANTS]), row(["---"] * (3 + len(VARIANTS)))]
     for client, cells in rows.items():
         toolkit = client.toolkit
-        lines.append(row([toolkit.package, toolkit.package_version(), client.title, *(cell.outcome.value for cell in cells)]))
+        seen = [cells.get(variant, "–") for variant in VARIANTS]
+        lines.append(row([toolkit.package, toolkit.package_version(), client.title, *seen]))
     return "\n".join(lines) + "\n"
 
 
