@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -33,8 +34,8 @@ class Toolkit:
     needs: tuple[str, ...]
     """Commands."""
     package: str
-    version: tuple[str, str]
-    """A manifest, and the expression that finds the version of the package in it."""
+    version: Callable[[], str]
+    """That of the package."""
     install: Callable[[Path, Path], None]
     """From the directory with the sources, into an empty one."""
 
@@ -42,14 +43,20 @@ class Toolkit:
     def sources(self) -> Path:
         return CLIENTS / self.name
 
-    def package_version(self) -> str:
-        manifest, expression = self.version
-        return re.search(expression, (self.sources / manifest).read_text()).group(1)
+
+def pinned(manifest: str, expression: str) -> Callable[[], str]:
+    """The version that a manifest below `clients` asks for, as the expression finds it there."""
+    return lambda: re.search(expression, (CLIENTS / manifest).read_text()).group(1)
+
+
+def version_of_terraform() -> str:
+    done = subprocess.run(["terraform", "version", "-json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    return json.loads(done.stdout)["terraform_version"]
 
 
 def installed(toolkit: Toolkit, cache: Path) -> Path:
     """The directory with the clients of a toolkit, which are installed first if they are not there."""
-    missing = [need for need in toolkit.needs if shutil.which(need) is None]
+    missing = [command for command in toolkit.needs if shutil.which(command) is None]
     if missing:
         raise Skipped(f"{' and '.join(missing)} not installed")
     directory = cache / f"{toolkit.name}-{digest_of(toolkit.sources)}"
@@ -107,15 +114,19 @@ def go(sources: Path, into: Path) -> None:
 
 
 def java(sources: Path, into: Path) -> None:
-    copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
     libraries = into / "lib"
-    run("mvn", "--quiet", "--batch-mode", "--file", sources, copy, "-DincludeScope=runtime", f"-DoutputDirectory={libraries}")
+    options = ["-DincludeScope=runtime", f"-DoutputDirectory={libraries}"]
+    run("mvn", "--quiet", "--batch-mode", "--file", sources, goal, *options)
     run("javac", "-cp", f"{libraries}/*", "-d", into / "classes", sources / "Tokens.java")
 
 
 def rust(sources: Path, into: Path) -> None:
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(into)}
+    build = into / "build"
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(build)}
     run("cargo", "build", "--quiet", "--locked", "--manifest-path", sources / "Cargo.toml", env=environment)
+    (build / "debug" / "tokens").rename(into / "tokens")
+    shutil.rmtree(build)
 
 
 def nothing(_sources: Path, _into: Path) -> None:

@@ -1,7 +1,7 @@
 """What the broker adds to the whole time of a client's process.
 
-Two runs make a pair: one through `arcbroker exec` and a broker that has the tokens, one with the same variables from the
-stand-in. They take turns; printed are the medians over the pairs.
+Two runs make a pair: one through `arcbroker exec` and a broker that has the tokens, one with the same variables from
+the stand-in. They take turns; printed are the medians over the pairs.
 """
 
 from __future__ import annotations

@@ -43,8 +43,12 @@ def markdown(results: list[Result]) -> str:
     for client, cells in rows.items():
         toolkit = client.toolkit
         seen = [cells.get(variant, "–") for variant in VARIANTS]
-        lines.append(row([toolkit.package, toolkit.package_version(), client.title, *seen]))
+        lines.append(row([toolkit.package, toolkit.version() if ran(cells) else "–", client.title, *seen]))
     return "\n".join(lines) + "\n"
+
+
+def ran(cells: dict[str, str]) -> bool:
+    return any(cell != Outcome.SKIPPED.value for cell in cells.values())
 
 
 def row(cells: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a client gets its tokens from: a broker as it ships, or the stand-in that answers at once and always the same."""
+"""Where a client gets its tokens: a broker as it ships, or the stand-in that answers at once and always the same."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import base64
 import contextlib
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "lib"))
 
 import rig
 from store import Store
 
+HERE = Path(__file__).resolve().parent
 VAULT = "https://vault.azure.net"
 STORAGE = "https://storage.azure.com/"
 # As terraform writes it.
@@ -46,7 +43,6 @@ class Scene:
     """A server in a directory of its own; `upstream` is the simulator behind it."""
 
     upstream: rig.Upstream
-    client_id: str
     journal: Path
 
     def requests(self) -> list[Request]:
@@ -97,7 +93,8 @@ class StandIn(Scene):
         log = directory / "stub.log"
         command = [HERE / "stub", "--upstream", self.upstream.endpoint, "--journal", self.journal, *ALLOWED]
         process = rig.start(stack, command, log)
-        self.variables = json.loads(rig.wait_for("the stand-in prints its variables", process, log, lambda: first_line(log)))
+        line = rig.wait_for("the stand-in prints its variables", process, log, lambda: first_line(log))
+        self.variables = json.loads(line)
 
     def command(self, program: list) -> list:
         return program

@@ -1,4 +1,4 @@
-"""One run of a client program: it reads a resource from a line, and answers in a line with what shows the token it got."""
+"""One run of a client: it reads a resource from a line, and answers in a line with what shows the token it got."""
 
 from __future__ import annotations
 

@@ -19,7 +19,11 @@ import detour
 import standins
 
 ACCOUNT = "arcbrokerstate"
-EMPTY_LIST = b'<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs/><NextMarker/></EnumerationResults>'
+LIST = (
+    b'<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs>'
+    b"<Blob><Name>terraform.tfstate</Name></Blob></Blobs><NextMarker/></EnumerationResults>"
+)
+STATE = b'{"version": 4, "terraform_version": "1.0.0", "serial": 1, "lineage": "stand-in", "outputs": {}, "resources": []}'
 
 
 def resource_manager(stack: contextlib.ExitStack, scene: Scene, directory: Path) -> dict[str, str]:
@@ -36,10 +40,10 @@ def resource_manager(stack: contextlib.ExitStack, scene: Scene, directory: Path)
 
 
 def blobs(stack: contextlib.ExitStack, scene: Scene, directory: Path) -> dict[str, str]:
-    """terraform looks for its state in a storage account that has none, to which a proxy for https leads it."""
+    """terraform reads its state from a storage account that has an empty one, to which a proxy leads it."""
     azure = standins.start(stack, scene.upstream, directory / "standins")
     journal = directory / "bearers.txt"
-    account = EmptyAccount(Path(azure.certificate), Path(azure.key), journal)
+    account = Account(Path(azure.certificate), Path(azure.key), journal)
     threading.Thread(target=account.serve_forever, daemon=True).start()
     stack.callback(account.server_close)
     stack.callback(account.shutdown)
@@ -55,41 +59,39 @@ def blobs(stack: contextlib.ExitStack, scene: Scene, directory: Path) -> dict[st
     }
 
 
-class EmptyAccount(ThreadingHTTPServer):
+class Account(ThreadingHTTPServer):
     """Writes down of each bearer token what shows which it is."""
 
     daemon_threads = True
 
     def __init__(self, certificate: Path, key: Path, journal: Path):
-        super().__init__(("127.0.0.1", 0), Emptiness)
+        super().__init__(("127.0.0.1", 0), Blob)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.journal = journal
 
 
-class Emptiness(BaseHTTPRequestHandler):
+class Blob(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         scheme, _, token = (self.headers["Authorization"] or "").partition(" ")
         if scheme != "Bearer":
-            self.send(401, "NoAuthenticationInformation", b"")
+            self.send(401, "text/plain", b"")
             return
         with self.server.journal.open("a") as journal:
             print(hashlib.sha256(token.encode()).hexdigest()[:12], claims_of(token)["exp"], file=journal)
         if "comp=list" in self.path:
-            self.send(200, None, EMPTY_LIST)
+            self.send(200, "application/xml", LIST)
         else:
-            self.send(404, "BlobNotFound", b"")
+            self.send(200, "application/json", STATE)
 
     do_HEAD = do_GET
 
-    def send(self, status: int, code: str | None, body: bytes) -> None:
+    def send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
-        if code:
-            self.send_header("x-ms-error-code", code)
-        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":

@@ -12,7 +12,7 @@ from typing import Callable
 import rig
 from catalogue import Client
 from install import Skipped
-from scene import FORBIDDEN, STRANGER, Broker, Scene
+from scene import FORBIDDEN, STRANGER, Scene
 from session import Answer, Session
 
 HERE = Path(__file__).resolve().parent
@@ -108,7 +108,6 @@ def other_client_id(trial: Trial) -> None:
 
 
 def restart(trial: Trial) -> None:
-    assert isinstance(trial.scene, Broker)
     trial.fetch_all(trial.start(), between=trial.scene.restart)
 
 

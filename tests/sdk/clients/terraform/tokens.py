@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CONFIGURATION = Path(__file__).resolve().parent / "versions.tf"
@@ -17,9 +18,8 @@ CONFIGURATION = Path(__file__).resolve().parent / "versions.tf"
 
 def main() -> None:
     bearers = Path(os.environ["BEARERS"])
-    for number, _ in enumerate(sys.stdin):
-        project = Path(f"project-{number}")
-        project.mkdir()
+    for _ in sys.stdin:
+        project = tempfile.mkdtemp(dir=".")
         shutil.copy(CONFIGURATION, project)
         bearers.write_text("")
         command = ["terraform", f"-chdir={project}", "init", "-input=false", "-lock=false", "-no-color"]
