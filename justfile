@@ -52,6 +52,10 @@ footprint: build
 recipes: build
     tests/recipes/run
 
+# Have unmodified SDKs get tokens through exec; installs them once
+sdk: build
+    tests/sdk/run
+
 # Do what is done before a change lands
 ci:
     .ci/run

@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESOURCE = "https://management.azure.com/"
@@ -203,10 +204,12 @@ def write_owned(path: Path, text: str) -> None:
     path.chmod(0o640)
 
 
-def start_broker(stack: contextlib.ExitStack, binaries: Path, files: BrokerFiles) -> subprocess.Popen:
-    """Starts the broker and waits until it has served a token."""
-    command = [binary(binaries, "arcbrokerd"), "--config", files.configuration]
-    process = start(stack, command, files.log)
+def start_broker(
+    stack: contextlib.ExitStack, binaries: Path, files: BrokerFiles, launcher: Sequence = (), **options
+) -> subprocess.Popen:
+    """Starts the broker, by a launcher that becomes it if there is one, and waits until it has served a token."""
+    command = [*launcher, binary(binaries, "arcbrokerd"), "--config", files.configuration]
+    process = start(stack, command, files.log, **options)
     wait_for("arcbrokerd serves a token", process, files.log, lambda: fetch_quietly(files.socket))
     return process
 
