@@ -44,6 +44,10 @@ decisions:
 fairness: build
     tests/bench/fairness
 
+# Measure what `arcbroker exec` adds to the start of a program
+bench-exec: build
+    tests/bench/exec
+
 # Measure size, start, memory and wake-ups
 footprint: build
     tests/bench/footprint
