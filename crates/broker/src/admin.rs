@@ -279,7 +279,7 @@ fn not_judged(id: &str, decided: &Decided) -> Refusal {
         (Some(stray), Some(endpoint)) => format!(
             "request {id} on the endpoint {endpoint} did not come from the program that it was made for ({}), so the \
              policy was not asked",
-            stray.as_str()
+            stray.why.as_str()
         ),
         _ => format!(
             "request {id} was {}: it named nothing that can be judged",

@@ -27,7 +27,7 @@ const ADMIN_MODE: u32 = 0o600;
 const CONNECTIONS: usize = 4096;
 const CONNECTIONS_PER_USER: usize = 1024;
 const CONNECTIONS_PER_UNIT: usize = 1024;
-const ENDPOINTS: usize = 4096;
+const ENDPOINTS: usize = 2048;
 const ENDPOINTS_PER_USER: usize = 1024;
 
 /// What the daemon does; a change takes effect at the next start.

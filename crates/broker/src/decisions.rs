@@ -12,7 +12,7 @@ use arcbroker_policy::{Identity, Resource};
 use crate::lock::lock;
 use crate::peer::Peer;
 use crate::record::{Outcome, RequestId};
-use crate::stray::Stray;
+use crate::stray::Strayed;
 
 /// Decisions of each of the two kinds that are kept.
 const KEPT: usize = 256;
@@ -33,7 +33,7 @@ pub struct Decided {
     /// The rule that allowed it.
     pub rule: Option<String>,
     /// Why it is not the peer who asked on the peer's endpoint.
-    pub stray: Option<Stray>,
+    pub stray: Option<Strayed>,
     /// Hash of the policy that was asked.
     pub policy: String,
     /// How long the answer took.

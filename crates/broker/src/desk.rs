@@ -56,7 +56,7 @@ impl Desk {
             Ok(lifetime) => lifetime,
             Err(malformed) => return refusal::malformed(&malformed).response(None),
         };
-        let place = match self.registry.place(visitor.peer.caller.uid) {
+        let place = match self.registry.place(&visitor.peer.caller) {
             Ok(place) => place,
             Err(why) => return refusal::no_place(why).response(None),
         };

@@ -18,7 +18,7 @@ use crate::client_end::{ClientEnd, Here};
 use crate::clock::Clock;
 use crate::desk::Newcomer;
 use crate::endpoint::Endpoint;
-use crate::enrol::{NotEnrolled, enrol};
+use crate::enrol::enrol;
 use crate::evidence::Observer;
 use crate::farewell::Farewell;
 use crate::gate::Gate;
@@ -31,7 +31,7 @@ use crate::reply::Body;
 use crate::rounds::Rounds;
 use crate::server::{Limits, let_in, serve};
 use crate::service::Service;
-use crate::stray::Stray;
+use crate::stray::{Stray, Strayed};
 use crate::stream::Stream;
 use crate::throttle::{self, Throttle};
 
@@ -117,7 +117,7 @@ impl Endpoints {
     /// # Errors
     ///
     /// None; it ends as servers do.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+    pub async fn run(mut self, stop: watch::Receiver<bool>) -> io::Result<()> {
         let mut tasks = JoinSet::new();
         for (endpoint, place) in self.restored {
             tasks.spawn(Arc::clone(&self.site).host(endpoint, place, stop.clone()));
@@ -133,7 +133,11 @@ impl Endpoints {
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             }
         }
-        stop.mark_unchanged();
+        // Those who still come are told so.
+        self.newcomers.close();
+        while let Ok(newcomer) = self.newcomers.try_recv() {
+            tasks.spawn(Arc::clone(&self.site).welcome(newcomer, stop.clone()));
+        }
         let ended = async { while tasks.join_next().await.is_some() {} };
         if timeout(self.site.shared.limits.drain, ended).await.is_err() {
             tracing::warn!("connections to endpoints were still open at the end of the drain");
@@ -153,8 +157,8 @@ fn restore(
     let placed = restored
         .map_err(|error| error.to_string())
         .and_then(|endpoint| {
-            let uid = endpoint.registrant.registered().caller.uid;
-            let place = registry.place(uid).map_err(|error| error.to_string())?;
+            let caller = &endpoint.registrant.registered().caller;
+            let place = registry.place(caller).map_err(|error| error.to_string())?;
             Ok((endpoint, place))
         });
     match placed {
@@ -183,10 +187,11 @@ impl Site {
         let offer = match enrol(upgrade, &caller, lifetime).await {
             Ok(offer) => offer,
             Err(error) => {
-                if matches!(error, NotEnrolled::Hostile(_)) {
-                    self.shared.registry.ban(uid);
+                if !error.is_hostile() {
+                    return tracing::debug!(uid, %error, "a caller got no endpoint");
                 }
-                return tracing::warn!(uid, %error, "a caller got no endpoint");
+                self.shared.registry.ban(&caller.now().caller);
+                return tracing::error!(uid, %error, "a caller got no endpoint, and callers like it get none any more");
             }
         };
         // Before its caller knows of it: an endpoint that is known outlives the daemon.
@@ -208,17 +213,17 @@ impl Site {
         let endpoint = Arc::new(endpoint);
         let peer = Arc::clone(endpoint.registrant.registered());
         let (uid, address) = (peer.caller.uid, endpoint.loopback.address());
-        tracing::info!(uid, pid = peer.pid, %address, lifetime = %endpoint.registrant.lifetime(), "an endpoint is served");
+        tracing::debug!(uid, pid = peer.pid, %address, lifetime = %endpoint.registrant.lifetime(), "an endpoint is served");
         let ended = self.serve(&endpoint, stop).await;
         match ended {
             Ended::Stopped => return,
-            Ended::Gone => tracing::info!(uid, %address, "an endpoint has ended with its program"),
+            Ended::Gone => tracing::debug!(uid, %address, "an endpoint has ended with its program"),
             Ended::Sabotaged => {
-                self.shared.registry.ban(uid);
+                self.shared.registry.ban(&peer.caller);
                 tracing::error!(
                     uid,
                     %address,
-                    "a program has manipulated the listener of its endpoint: its user gets none until the next start"
+                    "a program has manipulated the listener of its endpoint: programs like it get none until the next start"
                 );
             }
         }
@@ -252,7 +257,6 @@ impl Site {
                 Err(error) => Err(error.into()),
             };
             match accepted {
-                Ok(_) if self.shared.registry.is_banned(uid) => return Ended::Sabotaged,
                 Ok((place, Some(stream))) => {
                     let (site, endpoint) = (Arc::clone(self), Arc::clone(endpoint));
                     connections.spawn(site.attend(endpoint, place, stream, stop.clone()));
@@ -349,19 +353,21 @@ impl Site {
     ) -> Response<Body> {
         let owner = endpoint.registrant.registered();
         let uid = match client {
-            ClientEnd::Held(holder) => holder.uid,
-            ClientEnd::Elsewhere | ClientEnd::Gone => owner.caller.uid,
+            ClientEnd::Held(holder) => Some(holder.uid),
+            ClientEnd::Elsewhere | ClientEnd::Gone => None,
         };
+        let counted_for = uid.unwrap_or(owner.caller.uid);
         let now = self.shared.clock.now().boot;
-        if let Err(throttled) = self.strays.take(uid, None, now) {
+        if let Err(throttled) = self.strays.take(counted_for, None, now) {
             return refusal::throttled(&throttled).response(None);
         }
         tracing::warn!(
             endpoint = %endpoint.loopback.address(),
-            uid,
+            uid = counted_for,
             reason = stray.as_str(),
             "somebody else than its program asked on an endpoint"
         );
+        let stray = Strayed { why: stray, uid };
         self.shared.service.answer_stray(owner, stray).await
     }
 }

@@ -13,15 +13,17 @@ use nix::errno::Errno;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use serde::Serialize;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::digest::Digest;
 use crate::endpoint::Endpoint;
-use crate::loopback::{self, Loopback, NotServed};
-use crate::peer::Watched;
+use crate::keep::PREFIX;
+use crate::loopback::{Loopback, NotServed};
+use crate::off_thread;
+use crate::peer::{Watched, refuse_passed};
 use crate::pinned::Exhausted;
 use crate::refusal::UNAVAILABLE;
 use crate::registrant::{NoRegistrant, Registrant};
@@ -44,6 +46,9 @@ pub enum NotEnrolled {
     /// It passed something that may harm the broker.
     #[error("{0}")]
     Hostile(NotServed),
+    /// What it passed made the broker wait.
+    #[error("what was passed takes long to receive")]
+    HeldUp,
     /// It passed something else than it should.
     #[error("{0}")]
     NotServed(NotServed),
@@ -61,8 +66,12 @@ pub struct Offer {
     /// To be served.
     pub endpoint: Endpoint,
     secret: Secret,
-    stream: Stream<UnixStream>,
+    line: Line,
 }
+
+/// The connection to a caller, which may have descriptors under way to us: it is not closed on this thread.
+#[derive(Debug)]
+struct Line(Option<Stream<UnixStream>>);
 
 /// Asks a caller for its listener, and makes an endpoint of it.
 ///
@@ -81,18 +90,18 @@ pub async fn enrol(
     let parts = upgraded
         .downcast::<Stream<UnixStream>>()
         .map_err(|_| NotEnrolled::Broken("the connection is not one of the socket"))?;
-    let mut stream = parts.io;
+    let mut line = Line(Some(parts.io));
     if !parts.read_buf.is_empty() {
         return Err(NotEnrolled::Broken("the client did not wait for its turn"));
     }
-    match prepare(stream.socket(), caller, lifetime).await {
+    match prepare(&mut line, caller, lifetime).await {
         Ok((endpoint, secret)) => Ok(Offer {
             endpoint,
             secret,
-            stream,
+            line,
         }),
         Err(error) => {
-            let told = tell(stream.socket(), &error.refusal().answer(None)).await;
+            let told = line.tell(&error.refusal().answer(None)).await;
             told.unwrap_or_default();
             Err(error)
         }
@@ -111,18 +120,19 @@ impl Offer {
             address: self.endpoint.loopback.address(),
             secret: self.secret,
         };
-        tell(self.stream.socket(), &answer).await?;
+        self.line.tell(&answer).await?;
         Ok(self.endpoint)
     }
 }
 
 async fn prepare(
-    stream: &mut UnixStream,
+    line: &mut Line,
     caller: &Watched,
     lifetime: Lifetime,
 ) -> Result<(Endpoint, Secret), NotEnrolled> {
-    let passed = timeout(PATIENCE, receive_listener(stream)).await;
-    let passed = passed.map_err(|_| NotEnrolled::Broken("no listener came in time"))??;
+    let asked = timeout(PATIENCE, line.ask()).await;
+    asked.map_err(|_| NotEnrolled::Broken("no listener came in time"))??;
+    let passed = line.receive_listener().await?;
     let loopback = Loopback::new(passed).map_err(|error| match error {
         NotServed::NotSocket => NotEnrolled::Hostile(error),
         other => NotEnrolled::NotServed(other),
@@ -130,7 +140,7 @@ async fn prepare(
     let registrant = Registrant::new(caller, lifetime, loopback.address())?;
     let secret = random_hex::<SECRET>()?;
     let endpoint = Endpoint {
-        name: format!("endpoint.{}", *random_hex::<NAME>()?),
+        name: format!("{PREFIX}{}", *random_hex::<NAME>()?),
         loopback,
         secret: Digest::of(secret.as_bytes()),
         registrant,
@@ -138,36 +148,60 @@ async fn prepare(
     Ok((endpoint, Secret::from(String::clone(&secret))))
 }
 
-/// From here on, and on this connection alone, descriptors are taken.
-async fn receive_listener(stream: &mut UnixStream) -> Result<OwnedFd, NotEnrolled> {
-    match allow_descriptors(stream.as_fd()) {
-        Ok(()) | Err(Errno::ENOPROTOOPT) => {}
-        Err(errno) => return Err(NotEnrolled::Io(errno.into())),
+impl Line {
+    fn socket(&mut self) -> io::Result<&mut UnixStream> {
+        let stream = self.0.as_mut().map(Stream::socket);
+        stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
-    stream.write_all(READY.as_bytes()).await?;
-    let mut byte = [0];
-    let received = stream.async_io(Interest::READABLE, || {
-        receive(stream.as_fd(), &mut byte).map_err(io::Error::from)
-    });
-    let (_, passed) = received.await?;
-    let mut passed = passed.into_iter();
-    match (passed.next(), passed.next()) {
-        (Some(one), None) => Ok(one),
-        (one, other) => {
-            for descriptor in one.into_iter().chain(other).chain(passed) {
-                loopback::close(descriptor);
-            }
-            Err(NotEnrolled::Broken("exactly one descriptor is taken"))
+
+    /// Asks for the listener, and waits for what comes. From here on, and on this connection alone, descriptors
+    /// are taken.
+    async fn ask(&mut self) -> io::Result<()> {
+        let socket = self.socket()?;
+        match allow_descriptors(socket.as_fd()) {
+            Ok(()) | Err(Errno::ENOPROTOOPT) => {}
+            Err(errno) => return Err(errno.into()),
         }
+        socket.write_all(READY.as_bytes()).await?;
+        socket.readable().await
+    }
+
+    /// On another thread: the kernel closes there what it has no room for.
+    async fn receive_listener(&mut self) -> Result<OwnedFd, NotEnrolled> {
+        let socket = self.socket()?.as_fd().try_clone_to_owned()?;
+        let received = off_thread::run(move || {
+            let received = receive(socket.as_fd(), &mut [0]);
+            refuse_passed(&socket);
+            received
+        });
+        let received = timeout(PATIENCE, received).await;
+        let (_, passed) = received
+            .map_err(|_| NotEnrolled::HeldUp)??
+            .map_err(io::Error::from)?;
+        match <[OwnedFd; 1]>::try_from(passed) {
+            Ok([one]) => Ok(one),
+            Err(others) => {
+                off_thread::release(others);
+                Err(NotEnrolled::Broken("exactly one descriptor is taken"))
+            }
+        }
+    }
+
+    async fn tell(&mut self, answer: &impl Serialize) -> io::Result<()> {
+        let mut line = Zeroizing::new(serde_json::to_vec(answer)?);
+        line.push(b'\n');
+        timeout(PATIENCE, self.socket()?.write_all(&line))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }
 
-async fn tell(stream: &mut UnixStream, answer: &impl Serialize) -> io::Result<()> {
-    let mut line = Zeroizing::new(serde_json::to_vec(answer)?);
-    line.push(b'\n');
-    timeout(PATIENCE, stream.write_all(&line))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            off_thread::release(stream);
+        }
+    }
 }
 
 fn random_hex<const N: usize>() -> io::Result<Zeroizing<String>> {
@@ -186,6 +220,11 @@ fn random_hex<const N: usize>() -> io::Result<Zeroizing<String>> {
 }
 
 impl NotEnrolled {
+    /// Whether it tried to harm the broker.
+    pub fn is_hostile(&self) -> bool {
+        matches!(self, Self::Hostile(_) | Self::HeldUp)
+    }
+
     fn refusal(&self) -> Refusal {
         let is_ours = matches!(
             self,

@@ -46,6 +46,8 @@ pub struct Process {
     pid: i32,
     /// The user who connected.
     uid: u32,
+    /// Whether it is certain to be the process that connected: then it stays so, whatever user it becomes.
+    is_certain: bool,
     latest: Mutex<Dated>,
 }
 
@@ -158,7 +160,12 @@ impl Observer {
     ///
     /// When the broker has nothing left to look with.
     pub fn again(&self, pinned: Pinned, pid: i32, uid: u32) -> Result<Arc<Process>, Exhausted> {
-        Ok(Arc::new(self.process(pinned, pid, uid)?))
+        let mut process = self.process(pinned, pid, uid)?;
+        // It was found out by the one before.
+        process.is_certain = true;
+        let seen = self.observe_process(&process)?.unwrap_or_default();
+        process.latest().update(seen, self.clock.now().boot);
+        Ok(Arc::new(process))
     }
 
     /// The control group of the unit that a process is in, where there is one tree for all.
@@ -180,7 +187,7 @@ impl Observer {
         let mut latest = process.latest();
         let now = self.clock.now().boot;
         if now.saturating_sub(latest.at) >= FRESH {
-            match self.observe(Some(&process.pinned), process.pid, process.uid) {
+            match self.observe_process(process) {
                 // It lives, and that we cannot look is no news of it.
                 Err(Exhausted) => tracing::warn!(error = %Exhausted, "what was seen last holds"),
                 Ok(None) if !process.pinned.is_alive() => return None,
@@ -192,14 +199,28 @@ impl Observer {
 
     fn process(&self, pinned: Pinned, pid: i32, uid: u32) -> Result<Process, Exhausted> {
         let at = self.clock.now().boot;
-        let sighting = self.observe(Some(&pinned), pid, uid)?.unwrap_or_default();
-        let sighting = Arc::new(sighting);
-        Ok(Process {
+        let is_certain = pinned.is_certain() || self.is_of(pid, uid)?;
+        let process = Process {
             pinned,
             pid,
             uid,
-            latest: Mutex::new(Dated { sighting, at }),
-        })
+            is_certain,
+            latest: Mutex::new(Dated {
+                sighting: Arc::default(),
+                at,
+            }),
+        };
+        let seen = self.observe_process(&process)?.unwrap_or_default();
+        process.latest().update(seen, at);
+        Ok(process)
+    }
+
+    fn observe_process(&self, process: &Process) -> Result<Option<Sighting>, Exhausted> {
+        if process.is_certain {
+            self.observe(Some(&process.pinned), process.pid)
+        } else {
+            Ok(None)
+        }
     }
 
     /// What is seen of a process that cannot be held on to. On old kernels it is as good as the numbers;
@@ -208,20 +229,15 @@ impl Observer {
         if self.ability.pinning != Pinning::None {
             return Ok(Sighting::default());
         }
-        Ok(self.observe(None, pid, uid)?.unwrap_or_default())
+        if !self.is_of(pid, uid)? {
+            return Ok(Sighting::default());
+        }
+        Ok(self.observe(None, pid)?.unwrap_or_default())
     }
 
     /// None where nothing can be known for certain.
-    fn observe(
-        &self,
-        process: Option<&Pinned>,
-        pid: i32,
-        uid: u32,
-    ) -> Result<Option<Sighting>, Exhausted> {
+    fn observe(&self, process: Option<&Pinned>, pid: i32) -> Result<Option<Sighting>, Exhausted> {
         if self.ability.sight == Sight::Foreign {
-            return Ok(None);
-        }
-        if !process.is_some_and(Pinned::is_certain) && !self.is_of(pid, uid)? {
             return Ok(None);
         }
         let listing = self.read(&format!("{pid}/cgroup"))?;

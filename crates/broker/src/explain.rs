@@ -139,6 +139,6 @@ pub fn shown(decided: &Decided) -> Decision {
         policy: decided.policy.clone(),
         ms: u64::try_from(decided.took.as_millis()).unwrap_or(u64::MAX),
         endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
-        stray: decided.stray.map(|stray| stray.as_str().to_owned()),
+        stray: decided.stray.map(|stray| stray.why.as_str().to_owned()),
     }
 }

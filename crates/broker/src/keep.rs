@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::endpoint::Endpoint;
-use crate::evidence::Observer;
+use crate::evidence::{Observer, Process};
 use crate::loopback::Loopback;
 use crate::peer::{Peer, Watched};
 use crate::pinned::{Exhausted, Pinned, Pinning};
@@ -83,10 +83,26 @@ pub enum NotKept {
 /// When that cannot be asked: then the endpoint ends with the daemon.
 pub fn keep(endpoint: &Endpoint) -> io::Result<()> {
     let note = write(&Note::of(endpoint))?;
-    let state = [NotifyState::FdStore, NotifyState::FdName(&endpoint.name)];
-    let process = endpoint.registrant.process().pinned().as_fd();
+    let state = [
+        NotifyState::FdStore,
+        NotifyState::FdName(&endpoint.name),
+        // A process that has ended is no reason to let go of it: a unit may run on.
+        NotifyState::Custom("FDPOLL=0"),
+    ];
+    let process = own_descriptor(endpoint.registrant.process());
+    let process = match &process {
+        Some(own) => own.as_fd(),
+        None => endpoint.registrant.process().pinned().as_fd(),
+    };
     let descriptors = [endpoint.loopback.listener().as_fd(), process, note.as_fd()];
     sd_notify::notify_with_fds(&state, &descriptors)
+}
+
+/// A descriptor that no other endpoint of the process has: systemd keeps no two of the same.
+fn own_descriptor(process: &Process) -> Option<Pinned> {
+    let own = Pinned::by_number(process.pid()).ok().flatten();
+    // It was alive all the while, so the number is its own.
+    own.filter(|_| process.pinned().is_alive())
 }
 
 /// Has systemd let go of what it holds under a name.

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod lock;
+mod off_thread;
 pub mod clock;
 pub mod chance;
 pub mod digest;

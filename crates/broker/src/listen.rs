@@ -188,8 +188,9 @@ impl Passed {
                     passed.sockets.insert(name.to_owned(), socket);
                 }
             } else if let Some(number) = listed.take_raw_fd(index)? {
+                // One that cannot be had leaves its endpoint incomplete, and that is let go.
                 let held = passed.endpoints.entry(name.to_owned()).or_default();
-                held.push(take_passed(number)?);
+                held.extend(take_passed(number).ok());
             }
         }
         Ok(passed)

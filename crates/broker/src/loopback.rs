@@ -7,18 +7,20 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use arcbroker_peer_sys::watch_listener;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, SockType, getsockopt, setsockopt, shutdown, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+
+use crate::off_thread::{self, Last};
 
 /// How long an accept may take of a connection that is there.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -26,7 +28,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// A listener that was passed, and is what it should be.
 #[derive(Debug)]
 pub struct Loopback {
-    listener: AsyncFd<Arc<TcpListener>>,
+    /// Absent only while it is dropped.
+    watched: Option<AsyncFd<Arc<TcpListener>>>,
+    listener: Arc<TcpListener>,
     address: SocketAddr,
 }
 
@@ -66,26 +70,29 @@ impl Loopback {
     ///
     /// [`NotServed`].
     pub fn new(passed: OwnedFd) -> Result<Self, NotServed> {
-        // The kind first, and by this call: any other may wait for a file system of somebody's own.
-        let Ok(kind) = getsockopt(&passed, sockopt::SockType) else {
-            close(passed);
-            return Err(NotServed::NotSocket);
+        // Whoever refuses it must not close it here.
+        let passed = Passed(Some(passed));
+        passed.check()?;
+        let listener = Arc::new(TcpListener::from(passed.into_inner()));
+        let loopback = |address| {
+            Ok(Self {
+                watched: Some(watch_listener(Arc::clone(&listener))?),
+                listener: Arc::clone(&listener),
+                address,
+            })
         };
-        let listens = getsockopt(&passed, sockopt::AcceptConn).unwrap_or(false);
-        let is_tcp = getsockopt(&passed, sockopt::TcpNoDelay).is_ok();
-        if kind != SockType::Stream || !listens || !is_tcp {
-            return Err(NotServed::NotListening);
+        let served = listener.local_addr().map_err(NotServed::Io);
+        let served = served.and_then(|address| {
+            if !address.ip().is_loopback() {
+                return Err(NotServed::NotLoopback(address));
+            }
+            listener.set_nonblocking(true)?;
+            loopback(address)
+        });
+        if served.is_err() {
+            off_thread::release(Last(listener));
         }
-        let listener = TcpListener::from(passed);
-        let address = listener.local_addr()?;
-        if !address.ip().is_loopback() {
-            return Err(NotServed::NotLoopback(address));
-        }
-        listener.set_nonblocking(true)?;
-        Ok(Self {
-            listener: watch_listener(Arc::new(listener))?,
-            address,
-        })
+        served
     }
 
     /// Where it listens.
@@ -95,7 +102,7 @@ impl Loopback {
 
     /// The listener, to be passed on.
     pub fn listener(&self) -> &TcpListener {
-        self.listener.get_ref()
+        &self.listener
     }
 
     /// Waits for a connection.
@@ -104,9 +111,12 @@ impl Loopback {
     ///
     /// When it cannot be waited for.
     pub async fn ready(&self) -> io::Result<()> {
+        let Some(watched) = &self.watched else {
+            return std::future::pending().await;
+        };
         loop {
-            let mut ready = self.listener.readable().await?;
-            if has_connection(self.listener.get_ref()) {
+            let mut ready = watched.readable().await?;
+            if has_connection(&self.listener) {
                 return Ok(());
             }
             ready.clear_ready();
@@ -120,7 +130,7 @@ impl Loopback {
     ///
     /// [`NotAccepted`]; once sabotaged, it accepts nothing more.
     pub async fn accept(&self) -> Result<Option<TcpStream>, NotAccepted> {
-        match accept(self.listener.get_ref()).await? {
+        match accept(&self.listener).await? {
             Ok(stream) => Ok(Some(own(stream)?)),
             Err(error) if is_of_the_moment(&error) => Ok(None),
             Err(error) => Err(error.into()),
@@ -128,18 +138,28 @@ impl Loopback {
     }
 }
 
-/// Accepts on another thread, and ends that if it takes long.
+/// Accepts on another thread, and ends that if somebody makes it wait.
 async fn accept(
     listener: &Arc<TcpListener>,
 ) -> Result<io::Result<std::net::TcpStream>, NotAccepted> {
     let other = Arc::clone(listener);
-    let accepted = spawn_blocking(move || other.accept().map(|(stream, _)| stream));
-    if let Ok(accepted) = timeout(PATIENCE, accepted).await {
-        return Ok(accepted.map_err(io::Error::other)?);
+    let mut accepted = pin!(off_thread::run(move || other.accept()));
+    loop {
+        if let Ok(accepted) = timeout(PATIENCE, accepted.as_mut()).await {
+            return Ok(accepted?.map(|(stream, _)| stream));
+        }
+        // A machine that is busy is no reason.
+        if !is_nonblocking(listener) {
+            // Wakes the accept.
+            shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap_or_default();
+            return Err(NotAccepted::Sabotaged);
+        }
     }
-    // Wakes the accept.
-    shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap_or_default();
-    Err(NotAccepted::Sabotaged)
+}
+
+fn is_nonblocking(listener: &TcpListener) -> bool {
+    let flags = fcntl(listener, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    flags.is_ok_and(|flags| flags.contains(OFlag::O_NONBLOCK))
 }
 
 fn is_of_the_moment(error: &io::Error) -> bool {
@@ -167,13 +187,44 @@ fn own(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
-/// Closes what may be a file of a file system that never answers: then only a thread of its own waits.
-pub fn close(descriptor: OwnedFd) {
-    let closed = thread::Builder::new()
-        .name("close".to_owned())
-        .spawn(move || drop(descriptor));
-    if let Err(error) = closed {
-        tracing::warn!(%error, "a descriptor that was passed was closed where it may wait");
+/// What was passed, and must not be closed on this thread.
+struct Passed(Option<OwnedFd>);
+
+impl Passed {
+    fn check(&self) -> Result<(), NotServed> {
+        let Some(passed) = &self.0 else {
+            return Err(NotServed::NotSocket);
+        };
+        // By these calls: others may wait for a file system of somebody's own.
+        let kind = getsockopt(passed, sockopt::SockType).map_err(|_| NotServed::NotSocket)?;
+        let listens = getsockopt(passed, sockopt::AcceptConn).unwrap_or(false);
+        let is_tcp = getsockopt(passed, sockopt::TcpNoDelay).is_ok();
+        if kind == SockType::Stream && listens && is_tcp {
+            Ok(())
+        } else {
+            Err(NotServed::NotListening)
+        }
+    }
+
+    fn into_inner(mut self) -> OwnedFd {
+        #[expect(clippy::expect_used, reason = "it is taken here and by the drop alone")]
+        self.0.take().expect("it was not dropped")
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        if let Some(passed) = self.0.take() {
+            off_thread::release(passed);
+        }
+    }
+}
+
+impl Drop for Loopback {
+    fn drop(&mut self) {
+        // First off the list of what is watched, and then closed elsewhere.
+        drop(self.watched.take());
+        off_thread::release(Last(Arc::clone(&self.listener)));
     }
 }
 
@@ -245,6 +296,37 @@ mod tests {
             accept(&waiting).await,
             Err(NotAccepted::Sabotaged)
         ));
-        // The runtime waits for the thread at its end, and with it the test.
+        while Arc::strong_count(&waiting) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// A close that would wait for an hour.
+    fn lingering() -> (OwnedFd, TcpListener, std::net::TcpStream) {
+        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listening.local_addr().unwrap()).unwrap();
+        let (deaf, _) = listening.accept().unwrap();
+        let hour = libc::linger {
+            l_onoff: 1,
+            l_linger: 3600,
+        };
+        setsockopt(&client, sockopt::Linger, &hour).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let filled = std::iter::repeat_with(|| (&client).write(&[0; 4096]));
+        filled.take_while(Result::is_ok).for_each(drop);
+        (client.into(), listening, deaf)
+    }
+
+    #[tokio::test]
+    async fn t42_what_waits_when_it_is_closed_is_closed_elsewhere() {
+        let (passed, _listening, _deaf) = lingering();
+        let runtime = tokio::runtime::Handle::current();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _entered = runtime.enter();
+            tell.send(Loopback::new(passed))
+        });
+        let refused = told.recv_timeout(Duration::from_secs(30));
+        assert!(matches!(refused, Ok(Err(NotServed::NotListening))));
     }
 }

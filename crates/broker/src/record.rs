@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 use crate::clock::Clock;
-use crate::stray::Stray;
+use crate::stray::Strayed;
 
 /// The version of a record.
 const SCHEMA: u32 = 1;
@@ -98,7 +98,7 @@ pub struct Record<'a> {
     /// The endpoint of the caller that was asked.
     pub endpoint: Option<SocketAddr>,
     /// Why it is not the caller who asked there.
-    pub stray: Option<Stray>,
+    pub stray: Option<Strayed>,
 }
 
 /// What a record says of an issued token.
@@ -247,11 +247,8 @@ impl<'a> Body<'a> {
             uti: record.token.and_then(|token| token.uti).map(capped),
             token_sha256: record.token.map(|token| token.sha256),
             endpoint: record.endpoint,
-            stray: record.stray.map(Stray::as_str),
-            stray_uid: record.stray.and_then(|stray| match stray {
-                Stray::User(uid) => Some(uid),
-                _ => None,
-            }),
+            stray: record.stray.map(|stray| stray.why.as_str()),
+            stray_uid: record.stray.and_then(|stray| stray.uid),
         }
     }
 }

@@ -122,7 +122,7 @@ pub fn stray(stray: Stray) -> Refusal {
             "the request does not have the secret of this endpoint: send X-IDENTITY-HEADER with the value of \
              IDENTITY_HEADER",
         ),
-        Stray::User(_) | Stray::Gone => (
+        Stray::User | Stray::Gone => (
             StatusCode::FORBIDDEN,
             FORBIDDEN,
             "this endpoint was made for a program of another user",

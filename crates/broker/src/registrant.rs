@@ -43,8 +43,11 @@ pub enum NoRegistrant {
         "this process cannot be held on to, so that an endpoint would outlive it: Linux 5.3 or newer is needed"
     )]
     Unpinned,
-    /// There is no parent, or not one of the same user.
-    #[error("the process that started this one is not of the same user, or has ended")]
+    /// There is no parent, or not one of the same kind.
+    #[error(
+        "the process that started this one has ended, or is of another user, in another unit, or in or out of another \
+         container"
+    )]
     NoParent,
     /// It is in no unit, or its end cannot be seen.
     #[error(
@@ -58,6 +61,18 @@ pub enum NoRegistrant {
     /// The kernel's.
     #[error("this process cannot be watched: {0}")]
     Io(#[from] io::Error),
+}
+
+/// The process that started a caller's, if it is in the same place: nobody gets what is another's by what
+/// started it.
+fn parent(caller: &Watched, own: &Process) -> Result<Option<Arc<Process>>, Exhausted> {
+    let peer = caller.now();
+    let parent = caller.observer().parent(own)?;
+    Ok(parent.filter(|parent| {
+        let seen = parent.sighting();
+        let is_known = peer.caller.container.is_some();
+        is_known && seen.container == peer.caller.container && seen.unit == peer.caller.unit
+    }))
 }
 
 impl Registrant {
@@ -74,7 +89,7 @@ impl Registrant {
         let (observer, peer) = (caller.observer(), caller.now());
         let own = caller.process().ok_or(NoRegistrant::Unpinned)?;
         let process = match lifetime {
-            Lifetime::Parent => observer.parent(own)?.ok_or(NoRegistrant::NoParent)?,
+            Lifetime::Parent => parent(caller, own)?.ok_or(NoRegistrant::NoParent)?,
             Lifetime::Process | Lifetime::Unit => Arc::clone(own),
         };
         let unit = peer.caller.unit.as_ref();
@@ -179,7 +194,7 @@ impl Registrant {
                 if holder.control_group.is_some_and(is_in_unit) {
                     Ok(())
                 } else {
-                    Err(Stray::User(holder.uid))
+                    Err(Stray::User)
                 }
             }
         }

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use arcbroker_policy::{Caller, Unit};
+
 use crate::lock::lock;
 
 /// How many there may be.
@@ -24,9 +26,27 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<u32, usize>,
-    /// Users whose programs tried to harm the broker with what they passed. It takes one to be on this list,
-    /// and a restart of the daemon to be off it.
-    banned: HashSet<u32>,
+    /// Who tried to harm the broker with what they passed. It takes one program to be on this list, and a restart of
+    /// the daemon to be off it.
+    banned: HashSet<Suspect>,
+}
+
+/// Whom programs are held together by: a container or a unit does not suffer for another of the same user.
+#[derive(Debug, Eq, Hash, PartialEq)]
+struct Suspect {
+    uid: u32,
+    unit: Option<Unit>,
+    container: Option<bool>,
+}
+
+impl Suspect {
+    fn of(caller: &Caller) -> Self {
+        Self {
+            uid: caller.uid,
+            unit: caller.unit.clone(),
+            container: caller.container,
+        }
+    }
 }
 
 /// A place for an endpoint until it is dropped.
@@ -49,10 +69,10 @@ pub enum NoPlace {
         "this user has as many endpoints as one may have: end programs, or raise endpoints-per-user under [limits]"
     )]
     UserFull,
-    /// This user has tried to harm the broker.
+    /// It has tried to harm the broker.
     #[error(
-        "a program of this user has passed a descriptor that could harm arcbrokerd, and the user gets no endpoints \
-         until it is restarted; an administrator finds it in the log"
+        "a program of this user in this unit has passed a descriptor that could harm arcbrokerd, and gets no endpoints \
+         until that is restarted; an administrator finds it in the log"
     )]
     Banned,
 }
@@ -66,14 +86,15 @@ impl Registry {
         }
     }
 
-    /// A place for an endpoint of this user.
+    /// A place for an endpoint of this caller.
     ///
     /// # Errors
     ///
     /// [`NoPlace`].
-    pub fn place(self: &Arc<Self>, uid: u32) -> Result<Place, NoPlace> {
+    pub fn place(self: &Arc<Self>, caller: &Caller) -> Result<Place, NoPlace> {
+        let uid = caller.uid;
         let mut state = lock(&self.state);
-        if state.banned.contains(&uid) {
+        if state.banned.contains(&Suspect::of(caller)) {
             return Err(NoPlace::Banned);
         }
         if state.open.values().sum::<usize>() >= self.options.all {
@@ -90,14 +111,9 @@ impl Registry {
         })
     }
 
-    /// Gives this user no more of them.
-    pub fn ban(&self, uid: u32) {
-        lock(&self.state).banned.insert(uid);
-    }
-
-    /// Whether this user gets no more.
-    pub fn is_banned(&self, uid: u32) -> bool {
-        lock(&self.state).banned.contains(&uid)
+    /// Gives callers like this one no more of them.
+    pub fn ban(&self, caller: &Caller) {
+        lock(&self.state).banned.insert(Suspect::of(caller));
     }
 
     /// How many there are.
@@ -128,13 +144,14 @@ mod tests {
             all: 3,
             per_user: 2,
         }));
-        let held = [1, 1].map(|uid| registry.place(uid).unwrap());
-        assert_eq!(registry.place(1).unwrap_err(), NoPlace::UserFull);
-        let other = registry.place(2).unwrap();
-        assert_eq!(registry.place(3).unwrap_err(), NoPlace::Full);
+        let place = |uid| registry.place(&Caller::new(uid, uid, vec![]));
+        let held = [1, 1].map(|uid| place(uid).unwrap());
+        assert_eq!(place(1).unwrap_err(), NoPlace::UserFull);
+        let other = place(2).unwrap();
+        assert_eq!(place(3).unwrap_err(), NoPlace::Full);
         assert_eq!(registry.count(), 3);
         drop(held);
-        assert!(registry.place(3).is_ok());
+        assert!(place(3).is_ok());
         drop(other);
         assert!(lock(&registry.state).open.is_empty());
     }
@@ -145,8 +162,15 @@ mod tests {
             all: 3,
             per_user: 2,
         }));
-        registry.ban(7);
-        assert_eq!(registry.place(7).unwrap_err(), NoPlace::Banned);
-        assert!(registry.is_banned(7) && registry.place(8).is_ok());
+        let caller = |uid, container| Caller {
+            container: Some(container),
+            ..Caller::new(uid, uid, vec![])
+        };
+        registry.ban(&caller(7, true));
+        let again = registry.place(&caller(7, true));
+        assert_eq!(again.unwrap_err(), NoPlace::Banned);
+        assert!(registry.place(&caller(8, true)).is_ok());
+        let of_the_host = registry.place(&caller(7, false));
+        assert!(of_the_host.is_ok(), "a container is not its host");
     }
 }

@@ -29,7 +29,7 @@ use crate::rules::{Reloader, Rules};
 use crate::shadow::Judged;
 use crate::slot::{HARD_FLOOR, Wish};
 use crate::status::StatusBoard;
-use crate::stray::Stray;
+use crate::stray::Strayed;
 use crate::timed_grants::TimedGrants;
 use crate::token::{Class, FetchError};
 use crate::upstream::Upstream;
@@ -98,7 +98,7 @@ impl Service {
     }
 
     /// Answers somebody else's request on it.
-    pub async fn answer_stray(&self, owner: &Peer, stray: Stray) -> Response<Body> {
+    pub async fn answer_stray(&self, owner: &Peer, stray: Strayed) -> Response<Body> {
         let rules = Arc::clone(&self.rules.borrow());
         let log = (&*self.audit, &self.decisions);
         let mut visit = Visit::begin(log, &self.clock, owner, rules.policy.hash());
@@ -107,7 +107,7 @@ impl Service {
         if let Err(error) = visit.close(Outcome::Denied, None).await {
             tracing::error!(%error, "a request that is not the program's own could not be recorded");
         }
-        refusal::stray(stray).response(Some(id))
+        refusal::stray(stray.why).response(Some(id))
     }
 
     async fn answer_at(&self, peer: &Peer, head: &Parts, path: &str) -> Response<Body> {
@@ -171,6 +171,7 @@ impl Service {
         let place = self.place(peer, request, rules).await;
         let (identity, resource, mut wish) =
             self.read(request, place.cloud()).map_err(malformed)?;
+        visit.asked(&identity, &resource);
         let policy = rules.under(place.cloud());
         let identity = self.meant(peer, policy, identity, &resource).await;
         visit.asked(&identity, &resource);

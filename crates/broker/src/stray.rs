@@ -12,9 +12,18 @@ pub enum Stray {
     /// It does not have the secret.
     Secret,
     /// Another user sends it.
-    User(u32),
+    User,
     /// Whoever sent it is gone.
     Gone,
+}
+
+/// A request that is not the program's own, and who sent it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Strayed {
+    /// Why it is not.
+    pub why: Stray,
+    /// The user who sent it, where the kernel tells.
+    pub uid: Option<u32>,
 }
 
 impl Stray {
@@ -25,7 +34,7 @@ impl Stray {
             Self::Browser => "browser",
             Self::Proxy => "proxy",
             Self::Secret => "secret",
-            Self::User(_) => "user",
+            Self::User => "user",
             Self::Gone => "gone",
         }
     }

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::decisions::{Decided, Decisions};
 use crate::peer::Peer;
 use crate::record::{Outcome, Record, RequestId, TokenFacts};
-use crate::stray::Stray;
+use crate::stray::Strayed;
 
 /// A request under way. Dropped before it is closed, it is recorded as abandoned.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Visit<'a> {
     began: Duration,
     asked: Option<(Identity, Resource)>,
     grant: Option<Grant>,
-    stray: Option<Stray>,
+    stray: Option<Strayed>,
     /// How, once that is known.
     ended: Option<Outcome>,
 }
@@ -70,7 +70,7 @@ impl<'a> Visit<'a> {
     }
 
     /// It is not the peer's own.
-    pub fn strayed(&mut self, stray: Stray) {
+    pub fn strayed(&mut self, stray: Strayed) {
         self.stray = Some(stray);
     }
 

@@ -195,7 +195,6 @@ pub(crate) struct Exec {
     /// The program, and its arguments
     #[arg(
         trailing_var_arg = true,
-        allow_hyphen_values = true,
         value_name = "PROGRAM",
         required_unless_present = "print_env",
         conflicts_with = "print_env"

@@ -1,9 +1,10 @@
 //! Getting an endpoint: the one request that hands something over.
 
 use std::{
-    io::IoSlice,
+    io::{self, IoSlice},
     net::TcpListener,
     os::fd::{AsRawFd, RawFd},
+    time::Duration,
 };
 
 use hyper::{
@@ -25,6 +26,12 @@ use crate::{
     wire::{ENDPOINT_PROTOCOL, EndpointAnswer, ErrorAnswer, Lifetime, READY, path},
 };
 
+/// Between tries while the broker is being replaced.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+];
 /// Bytes of the longest line that is read.
 const MAX_LINE: u64 = 64 * 1024;
 
@@ -35,9 +42,21 @@ impl Transport {
         listener: &TcpListener,
         lifetime: Lifetime,
     ) -> Result<EndpointAnswer, Error> {
+        let mut pauses = PAUSES.into_iter();
         let exchange = async {
-            let stream = self.upgrade(lifetime).await?;
-            hand_over(stream, listener).await
+            loop {
+                let result = match self.upgrade(lifetime).await {
+                    Ok(stream) => hand_over(stream, listener).await,
+                    Err(error) => Err(error),
+                };
+                // A broker that ends is followed by another one.
+                match (result, pauses.next()) {
+                    (Err(error), Some(pause)) if is_of_the_moment(&error) => {
+                        tokio::time::sleep(pause).await;
+                    }
+                    (result, _) => return result,
+                }
+            }
         };
         self.within_deadline(exchange).await
     }
@@ -86,6 +105,14 @@ impl Transport {
     }
 }
 
+fn is_of_the_moment(error: &Error) -> bool {
+    match error {
+        Error::Unavailable { .. } => true,
+        Error::Unreachable { source, .. } => source.kind() == io::ErrorKind::UnexpectedEof,
+        _ => false,
+    }
+}
+
 async fn hand_over(stream: UnixStream, listener: &TcpListener) -> Result<EndpointAnswer, Error> {
     let passed: [RawFd; 1] = [listener.as_raw_fd()];
     let sent = stream.async_io(Interest::WRITABLE, || {
@@ -106,10 +133,22 @@ async fn hand_over(stream: UnixStream, listener: &TcpListener) -> Result<Endpoin
     let mut answer = BufReader::new(stream).take(MAX_LINE);
     let read = answer.read_until(b'\n', &mut line).await;
     read.map_err(|_| Error::Protocol("it closed the connection without an answer"))?;
+    if line.is_empty() {
+        return Err(Error::Unavailable {
+            retry_after: None,
+            description: "the broker ended before it answered".to_owned(),
+            request_id: None,
+        });
+    }
     if let Ok(answer) = serde_json::from_slice(&line) {
         return Ok(answer);
     }
     match serde_json::from_slice::<ErrorAnswer>(&line) {
+        Ok(refusal) if refusal.status_code >= 500 => Err(Error::Unavailable {
+            retry_after: None,
+            description: refusal.error_description,
+            request_id: refusal.request_id,
+        }),
         Ok(refusal) => Err(Error::BadRequest {
             description: refusal.error_description,
             request_id: refusal.request_id,

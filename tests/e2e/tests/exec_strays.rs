@@ -61,6 +61,7 @@ async fn a02_a08_a09_t10_each_stray_request_is_refused_and_recorded() {
         let records = world.audit();
         assert_eq!(records.len(), before + 1, "{headers:?}");
         let record = &records[before];
+        assert_eq!(record["stray_uid"], nix::unistd::geteuid().as_raw());
         assert_eq!(
             (&record["outcome"], &record["stray"]),
             (&"denied".into(), &stray.into())

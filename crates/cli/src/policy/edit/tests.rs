@@ -183,7 +183,7 @@ rule = [
 fn a_rule_in_an_inline_table_is_edited_like_another() {
     for (wish, before, after) in [
         ("user = 2\nresources = \"*\"", "[1,  2]", "[1]"),
-        ("user = 1\nresources = \"arm\"", "[1,  2]", "[  2]"),
+        ("user = 1\nresources = \"arm\"", "[1,  2]", "[2]"),
         (
             "user = 3\nresources = \"arm\"",
             "[ \"arm\", \"storage\" ]",

@@ -174,6 +174,8 @@ fn entry(text: &str, list: &Array, place: usize) -> Option<Vec<Range<usize>>> {
         // It has lines of its own.
         (Some(line), Some(next_line)) => line..next_line,
         (Some(_), None) if comma_after.is_some() => own.start..after,
+        // The first one of its line: the next takes its place.
+        (None, None) if comma_before.is_none() && comma_after.is_some() => own.start..after,
         (Some(line), None) => line..behind,
         (None, _) if comma_after.is_some() => {
             comma_before.map_or(before, |comma| comma + 1)..behind
