@@ -54,6 +54,11 @@ impl Client {
         self.run(self.inner.token(request))
     }
 
+    /// As [`crate::Client::instance`].
+    pub fn instance(&self) -> Result<serde_json::Value, Error> {
+        self.run(self.inner.instance())
+    }
+
     /// As [`crate::Client::whoami`].
     pub fn whoami(&self) -> Result<WhoamiAnswer, Error> {
         self.run(self.inner.whoami())

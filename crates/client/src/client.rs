@@ -14,8 +14,9 @@ use crate::{
     token::command_target,
     transport::Transport,
     wire::{
-        DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET, EndpointAnswer, HealthAnswer, Lifetime,
-        ReloadAnswer, SCHEMA, StatusAnswer, TokenAnswer, TokensAnswer, WhoamiAnswer, path,
+        API_VERSION, DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET, EndpointAnswer, HealthAnswer,
+        Lifetime, ReloadAnswer, SCHEMA, StatusAnswer, TokenAnswer, TokensAnswer, WhoamiAnswer,
+        path,
     },
 };
 
@@ -95,6 +96,12 @@ impl Client {
     ) -> Result<EndpointAnswer, Error> {
         let answer = self.transport.endpoint(listener, lifetime).await?;
         understood(answer.schema).map(|()| answer)
+    }
+
+    /// What the machine is, as upstream says it in its instance metadata: needs no rule, and is no secret.
+    pub async fn instance(&self) -> Result<serde_json::Value, Error> {
+        let target = format!("{}?api-version={API_VERSION}", path::INSTANCE);
+        self.transport.get(&target).await
     }
 
     /// How the broker sees this process, and what it may have.

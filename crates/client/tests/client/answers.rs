@@ -151,6 +151,15 @@ async fn whoami_lists_what_the_caller_may_have() {
     assert!(server.requests()[0].starts_with("GET /v1/whoami HTTP/1.1\r\n"));
 }
 
+#[tokio::test]
+async fn the_instance_is_what_upstream_says() {
+    let server = Server::always(answer(200, "", r#"{"compute":{"name":"m"}}"#));
+    let instance = server.client().instance().await.unwrap();
+    assert_eq!(instance["compute"]["name"], "m");
+    let asked = "GET /metadata/instance?api-version=2020-06-01 HTTP/1.1\r\n";
+    assert!(server.requests()[0].starts_with(asked));
+}
+
 #[test]
 fn the_blocking_client_survives_connections_closed_while_nobody_looked() {
     let serving = tokio::runtime::Builder::new_multi_thread()
