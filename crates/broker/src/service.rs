@@ -224,10 +224,10 @@ impl Service {
         let own = self.board.own_tokens().next();
         let is_own = match own {
             Some(token) => token.claims().name(&named),
-            // Only a token tells, and only for what may be had anyway one is fetched.
+            // Only a token tells, and only for what may be had anyway one is fetched. Each connection would carry the room
+            // for that, which is hardly ever needed.
             None => match policy.decide(&peer.caller, &Identity::System, resource) {
-                Ok(grant) => self
-                    .acquire(&grant, Wish::default())
+                Ok(grant) => Box::pin(self.acquire(&grant, Wish::default()))
                     .await
                     .is_ok_and(|acquired| acquired.token.claims().name(&named)),
                 Err(_) => false,
