@@ -18,8 +18,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::chance::Chance;
 use crate::clock::{Clock, Now};
+use crate::deposits::Deposits;
 use crate::flight::Fetcher;
 use crate::lock::lock;
+use crate::manager::Kept;
 use crate::principals::{Principals, Standing};
 use crate::slot::{Plan, Slot, View, Wish};
 use crate::token::{AccessToken, Class, FetchError, Key, TokenSource, Wanted};
@@ -85,6 +87,7 @@ pub struct TokenCache<S>(Arc<Shared<S>>);
 struct Shared<S> {
     fetcher: Arc<Fetcher<S>>,
     principals: Principals,
+    deposits: Arc<Deposits>,
     options: Options,
     slots: moka::sync::Cache<Key, Arc<Entry>>,
     /// Slots with a fetch under way: moka may evict them, and they must not be made anew.
@@ -135,11 +138,19 @@ impl<S: TokenSource> TokenCache<S> {
         turns: Arc<Turns>,
         clock: Clock,
         chance: Chance,
+        deposits: Deposits,
         options: Options,
     ) -> Self {
+        let deposits = Arc::new(deposits);
+        let held = Arc::clone(&deposits);
         let slots = moka::sync::Cache::builder()
             .max_capacity(options.slots)
             .eviction_policy(EvictionPolicy::lru())
+            .eviction_listener(move |key: Arc<Key>, _, why| {
+                if why.was_evicted() {
+                    held.withdraw(&key);
+                }
+            })
             .build();
         let fetcher = Fetcher {
             source,
@@ -151,10 +162,17 @@ impl<S: TokenSource> TokenCache<S> {
         Self(Arc::new(Shared {
             fetcher: Arc::new(fetcher),
             principals: Principals::default(),
+            deposits,
             options,
             slots,
             flying: Mutex::default(),
         }))
+    }
+
+    /// Takes over what was held for this daemon by the one before; gives the number of tokens that can
+    /// be handed out.
+    pub fn restore(&self, held: Kept) -> usize {
+        self.0.restore(held)
     }
 
     /// The token that was granted.
@@ -203,6 +221,11 @@ impl<S: TokenSource> TokenCache<S> {
         }
         self.0.sweep();
         count
+    }
+
+    /// How many tokens can be handed out.
+    pub fn count(&self) -> usize {
+        self.0.count()
     }
 
     /// Everything that is kept.
@@ -401,6 +424,9 @@ impl<S: TokenSource> Shared<S> {
             let jitter = self.fetcher.chance.between(&JITTER);
             state.slot.land(errand, result, self.now(), jitter);
             state.flight = None;
+            if told.is_ok() && self.slots.contains_key(key) {
+                self.deposits.put(key, &state.slot);
+            }
             return told;
         }
     }
@@ -420,7 +446,38 @@ impl<S: TokenSource> Shared<S> {
                 .map(|(key, entry)| ((*key).clone(), entry)),
         );
         let meant = entries.iter().filter(|(key, _)| is_meant(key));
-        meant.map(|(_, entry)| entry.lock().slot.flush()).count()
+        meant.map(|(key, entry)| self.empty(key, entry)).count()
+    }
+
+    fn empty(&self, key: &Key, entry: &Entry) {
+        let mut state = entry.lock();
+        state.slot.flush();
+        if self.slots.contains_key(key) {
+            self.deposits.put(key, &state.slot);
+        }
+    }
+
+    fn restore(&self, held: Kept) -> usize {
+        for (key, mut slot) in self.deposits.take(held) {
+            let changes = self.principals.changes(&key.identity);
+            if let Some(token) = slot.token(self.now()) {
+                let standing = self
+                    .principals
+                    .learn(&key.identity, token.claims(), changes);
+                if standing == Standing::Another {
+                    self.forget(&key.identity);
+                }
+            }
+            self.slots.insert(key, Arc::new(Entry::around(slot)));
+        }
+        self.slots.run_pending_tasks();
+        self.count()
+    }
+
+    fn count(&self) -> usize {
+        let now = self.now();
+        let usable = |entry: &Arc<Entry>| entry.lock().slot.token(now).is_some();
+        self.slots.iter().filter(|(_, entry)| usable(entry)).count()
     }
 
     fn sweep(self: &Arc<Self>) {
@@ -497,6 +554,17 @@ impl Default for Entry {
 }
 
 impl Entry {
+    fn around(slot: Slot) -> Self {
+        let state = State {
+            slot,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            ..Self::default()
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }

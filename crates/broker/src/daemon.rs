@@ -7,7 +7,6 @@ use std::time::Duration;
 use arcbroker_client::wire::path;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -19,6 +18,7 @@ use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::decisions::Decisions;
+use crate::deposits::{self, Deposits};
 use crate::desk::Desk;
 use crate::detect::Choice;
 use crate::dial::Connector;
@@ -26,11 +26,14 @@ use crate::documents::Documents;
 use crate::endpoints::{Endpoints, Shared};
 use crate::evidence::Observer;
 use crate::gate::{self, Gate};
+use crate::keep;
 use crate::kind::Kind;
 use crate::listen::{ListenError, Listener, Passed};
+use crate::manager::{Kept, Manager};
 use crate::names::UserNames;
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::process;
+use crate::pulse::Pulse;
 use crate::registry::Registry;
 use crate::reply::Body;
 use crate::rounds::Rounds;
@@ -46,6 +49,8 @@ use crate::upstream::Upstream;
 
 /// The one timer of the daemon: everything that is done from time to time is done then.
 pub const TICK: Duration = Duration::from_secs(30);
+/// However short the time in which the watchdog wants to hear something.
+const LEAST_TICK: Duration = Duration::from_millis(100);
 
 /// Those of the admin socket, counted apart: callers must not be able to lock root out.
 const ADMIN_LIMITS: gate::Options = gate::Options {
@@ -130,6 +135,8 @@ pub struct World {
     pub chance: Chance,
     /// How upstream is reached.
     pub connector: Connector,
+    /// Who started the daemon, and holds things for the next one.
+    pub manager: Manager,
 }
 
 impl World {
@@ -139,6 +146,7 @@ impl World {
             clock: Clock::system(),
             chance: Chance::system(),
             connector: Connector::tcp(),
+            manager: Manager::systemd(),
         }
     }
 }
@@ -158,7 +166,15 @@ pub async fn run(
     ability.tell();
     settings.policy.units = ability.units().map_err(Into::into);
     let observer = Observer::new(ability, world.clock.clone());
-    let place = Place::configured(settings.cloud);
+    settings.upstream.decide(&world.connector).await;
+    let source = settings.upstream.source();
+    let machine = passed.take_held(place::KEPT);
+    let configured = Place::configured(settings.cloud);
+    let place = if configured.is_settled() {
+        configured
+    } else {
+        Place::kept(&machine, &source).unwrap_or(configured)
+    };
     let (policy, shadow) = (settings.policy.clone(), settings.shadow());
     let reloader =
         Reloader::start(policy, shadow, place, world.clock.clone()).map_err(DaemonError::Policy)?;
@@ -171,8 +187,7 @@ pub async fn run(
     let admin_gate = Arc::new(Gate::new(ADMIN_LIMITS, world.clock.clone()));
     let registry = Arc::new(Registry::new(settings.endpoints));
     let (stop, stopped) = watch::channel(false);
-    let clock = world.clock.clone();
-    settings.upstream.decide(&world.connector).await;
+    let (clock, manager) = (world.clock.clone(), world.manager.clone());
     settings.turns = bearable(settings.turns, &settings.upstream.choice);
     let service = Arc::new(assemble(
         &settings,
@@ -182,9 +197,9 @@ pub async fn run(
         (&gate, &registry),
         stopped.clone(),
     ));
-    let held = passed.take_endpoints();
+    let held_endpoints = take_over(&service, &mut passed, &manager);
     let (token, admin) = listen(&settings, passed)?;
-    let ticker = Ticker::new(TICK).map_err(DaemonError::Timer)?;
+    let ticker = Ticker::new(tick(&manager)).map_err(DaemonError::Timer)?;
     let names = UserNames::new();
     let (desk, newcomers) = Desk::new(Arc::clone(&registry));
     // Those of the endpoints take turns with those of the socket.
@@ -196,8 +211,9 @@ pub async fn run(
         rounds: Arc::clone(&rounds),
         registry,
         clock,
+        manager: manager.clone(),
     };
-    let endpoints = Endpoints::new(shared, newcomers, held, &observer);
+    let endpoints = Endpoints::new(shared, newcomers, held_endpoints, &observer);
     let endpoints = endpoints.map_err(DaemonError::Endpoints)?;
     let admin_observer = observer.remembering(ADMIN_REMEMBERED);
     let token_handler = TokenHandler(Arc::clone(&service), desk);
@@ -211,6 +227,7 @@ pub async fn run(
         admin_observer,
         &admin_rounds,
     );
+    let pulse = Pulse::new(Arc::clone(&service), Arc::clone(&rounds), manager);
     // They end with this function.
     let mut turns = JoinSet::new();
     turns.spawn(rounds.run());
@@ -227,7 +244,7 @@ pub async fn run(
         rules = service.rules.borrow().policy.rules(),
         "ready"
     );
-    notify(&[NotifyState::Ready]);
+    pulse.ready();
     tokio::select! {
         result = async {
             tokio::try_join!(
@@ -237,8 +254,31 @@ pub async fn run(
             )
         } => result.map(drop).map_err(DaemonError::Accept),
         // Ends only after the servers: it tells them to stop, and then waits for them.
-        () = tend(&service, &reloader, signals, &ticker, &stop) => Ok(()),
+        () = tend(&service, &reloader, &pulse, signals, &ticker, &stop) => Ok(()),
     }
+}
+
+/// What the daemon before had held for this one: its tokens, and its endpoints, which are given back.
+fn take_over(service: &Service, passed: &mut Passed, manager: &Manager) -> Kept {
+    let tokens = service.tokens.restore(passed.take_held(deposits::PREFIX));
+    if tokens > 0 {
+        tracing::info!(tokens, "tokens of the daemon before are handed out on");
+    }
+    let endpoints = passed.take_held(keep::PREFIX);
+    for name in passed.take_unknown().into_keys() {
+        tracing::warn!(
+            name,
+            "systemd held something that this version of arcbrokerd does not know: it is let go"
+        );
+        manager.let_go(&name);
+    }
+    endpoints
+}
+
+/// Often enough for whoever watches over the daemon, too.
+fn tick(manager: &Manager) -> Duration {
+    let watchdog = manager.watchdog().map(|silence| silence / 3);
+    watchdog.map_or(TICK, |most| most.clamp(LEAST_TICK, TICK))
 }
 
 /// Both sockets, or neither is served.
@@ -270,7 +310,9 @@ pub fn assemble(
         clock,
         chance,
         connector,
+        manager,
     } = world;
+    let deposits = Deposits::new(manager, settings.upstream.source());
     let upstream = Arc::new(Upstream::new(
         settings.upstream.clone(),
         connector,
@@ -282,6 +324,7 @@ pub fn assemble(
         Arc::clone(&turns),
         clock.clone(),
         chance,
+        deposits,
         settings.cache,
     );
     let timed_grants = Arc::new(TimedGrants::default());
@@ -361,6 +404,7 @@ fn server<H: Handler>(
 async fn tend(
     service: &Service,
     reloader: &Reloader,
+    pulse: &Pulse,
     mut signals: mpsc::Receiver<Signal>,
     ticker: &Ticker,
     stop: &watch::Sender<bool>,
@@ -370,18 +414,29 @@ async fn tend(
         loop {
             reload_wanted.notified().await;
             reloader.reload().await;
+            pulse.ready();
         }
     };
     let look_wanted = Notify::new();
     let look = async {
         loop {
             look_wanted.notified().await;
-            look(service, reloader).await;
+            if look(service, reloader).await {
+                pulse.settled();
+            }
+        }
+    };
+    let beat_wanted = Notify::new();
+    let beat = async {
+        loop {
+            beat_wanted.notified().await;
+            pulse.beat().await;
         }
     };
     let on_tick = || {
         sweep(service);
         look_wanted.notify_one();
+        beat_wanted.notify_one();
     };
     let watch = async {
         on_tick();
@@ -396,6 +451,7 @@ async fn tend(
                 },
                 signal = signals.recv() => match signal {
                     Some(Signal::Reload) => {
+                        pulse.reloading();
                         service.audit.follow_rotation();
                         reload_wanted.notify_one();
                     }
@@ -408,10 +464,11 @@ async fn tend(
     tokio::select! {
         () = reload => {}
         () = look => {}
+        () = beat => {}
         () = watch => {}
     }
     tracing::info!("stopping: requests under way get their answer");
-    notify(&[NotifyState::Stopping]);
+    pulse.stopping();
     stop.send_replace(true);
     std::future::pending::<()>().await;
 }
@@ -423,25 +480,22 @@ pub fn sweep(service: &Service) {
 }
 
 /// Finds out what is not known yet before somebody needs it: where tokens come from, whether that
-/// answers, and which cloud the machine is in. What is found shows in `status`.
-pub async fn look(service: &Service, reloader: &Reloader) {
+/// answers, and which cloud the machine is in. What is found shows in `status`. Whether it has become
+/// known which cloud that is.
+pub async fn look(service: &Service, reloader: &Reloader) -> bool {
     let upstream = &service.board.upstream;
     upstream.look_again().await;
     let is_settled = service.rules.borrow().place.is_settled();
     if is_settled && upstream.record().last_success_at.is_some() {
-        return;
+        return false;
     }
-    if let Ok(instance) = service.documents.get(path::INSTANCE).await
-        && reloader.settle(&Place::told(&instance))
-    {
+    let Ok(instance) = service.documents.get(path::INSTANCE).await else {
+        return false;
+    };
+    let is_news = reloader.settle(&Place::told(&instance));
+    if is_news {
         // Short names in it stand for something else by now.
         reloader.reload_shadow().await;
     }
-}
-
-/// Tells systemd, where there is one.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd could not be told");
-    }
+    is_news
 }

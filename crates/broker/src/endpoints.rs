@@ -1,6 +1,5 @@
 //! Serves the endpoints of programs, each as long as its program lives.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use crate::farewell::Farewell;
 use crate::gate::Gate;
 use crate::keep;
 use crate::loopback::NotAccepted;
+use crate::manager::{Kept, Manager};
 use crate::pinned::Exhausted;
 use crate::refusal;
 use crate::registry::{Place, Registry};
@@ -58,6 +58,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// The time.
     pub clock: Clock,
+    /// Who holds endpoints for the next daemon.
+    pub manager: Manager,
 }
 
 /// All endpoints.
@@ -95,12 +97,16 @@ impl Endpoints {
     pub fn new(
         shared: Shared,
         newcomers: mpsc::UnboundedReceiver<Newcomer>,
-        held: HashMap<String, Vec<OwnedFd>>,
+        held: Kept,
         observer: &Observer,
     ) -> io::Result<Self> {
-        let registry = Arc::clone(&shared.registry);
-        let restore =
-            |(name, descriptors): (String, _)| restore(&name, descriptors, observer, &registry);
+        let restore = |(name, descriptors): (String, _)| {
+            let restored = restore(&name, descriptors, observer, &shared.registry);
+            if restored.is_none() {
+                shared.manager.let_go(&name);
+            }
+            restored
+        };
         Ok(Self {
             restored: held.into_iter().filter_map(restore).collect(),
             site: Arc::new(Site {
@@ -168,7 +174,6 @@ fn restore(
         }
         Err(why) => {
             tracing::warn!(name, why, "an endpoint that systemd held is let go");
-            keep::forget(name);
             None
         }
     }
@@ -195,7 +200,7 @@ impl Site {
             }
         };
         // Before its caller knows of it: an endpoint that is known outlives the daemon.
-        if let Err(error) = keep::keep(&offer.endpoint) {
+        if let Err(error) = keep::keep(&offer.endpoint, &self.shared.manager) {
             tracing::warn!(%error, "systemd could not be asked to hold an endpoint: it ends with this daemon");
         }
         let name = offer.endpoint.name.clone();
@@ -203,7 +208,7 @@ impl Site {
             Ok(endpoint) => self.host(endpoint, place, stop).await,
             Err(error) => {
                 tracing::debug!(uid, %error, "a caller went away before it had its endpoint");
-                keep::forget(&name);
+                self.shared.manager.let_go(&name);
             }
         }
     }
@@ -227,7 +232,7 @@ impl Site {
                 );
             }
         }
-        keep::forget(&endpoint.name);
+        self.shared.manager.let_go(&endpoint.name);
         drop(place);
     }
 

@@ -19,9 +19,12 @@
 
 mod lock;
 mod off_thread;
+mod sealed;
+pub mod manager;
 pub mod clock;
 pub mod chance;
 pub mod digest;
+pub mod note;
 pub mod token;
 pub mod names;
 pub mod tree;
@@ -38,6 +41,7 @@ pub mod breaker;
 pub mod turns;
 pub mod hold;
 pub mod slot;
+pub mod deposits;
 pub mod flight;
 pub mod principals;
 pub mod cache;
@@ -93,6 +97,7 @@ pub mod server;
 pub mod desk;
 pub mod enrol;
 pub mod endpoints;
+pub mod pulse;
 pub mod process;
 pub mod ticker;
 pub mod logging;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{
     DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown,
 };
@@ -25,12 +25,14 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 use tokio::net::UnixListener;
 
-use crate::keep;
+use crate::manager::Kept;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// Of the directory, where it has to be made: group members pass through, others do not.
 const DIRECTORY_MODE: u32 = 0o750;
+/// What the sockets are called in their units.
+const SOCKETS: [&str; 2] = ["token", "admin"];
 
 /// One socket.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,11 +63,12 @@ struct Bound {
     _lock: Flock<File>,
 }
 
-/// What systemd passed: sockets by the names of `FileDescriptorName=`, and endpoints that it has held.
+/// What systemd passed: sockets by the names of `FileDescriptorName=`, and what a daemon before had
+/// it hold.
 #[derive(Debug, Default)]
 pub struct Passed {
     sockets: HashMap<String, std::os::unix::net::UnixListener>,
-    endpoints: HashMap<String, Vec<OwnedFd>>,
+    held: Kept,
 }
 
 /// Why a socket is not served.
@@ -183,22 +186,33 @@ impl Passed {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut passed = Self::default();
         for (index, name) in names.split(':').enumerate().take(listed.len()) {
-            if !name.starts_with(keep::PREFIX) {
-                if let Some(socket) = listed.take_unix_listener(index)? {
-                    passed.sockets.insert(name.to_owned(), socket);
+            match listed.take_unix_listener(index) {
+                Ok(socket) => {
+                    let named = socket.map(|socket| (name.to_owned(), socket));
+                    passed.sockets.extend(named);
                 }
-            } else if let Some(number) = listed.take_raw_fd(index)? {
-                // One that cannot be had leaves its endpoint incomplete, and that is let go.
-                let held = passed.endpoints.entry(name.to_owned()).or_default();
-                held.extend(take_passed(number).ok());
+                Err(error) if SOCKETS.contains(&name) => return Err(error),
+                Err(_) => {
+                    // One that cannot be had leaves the rest incomplete, and that is let go.
+                    let number = listed.take_raw_fd(index)?;
+                    let held = passed.held.entry(name.to_owned()).or_default();
+                    held.extend(number.and_then(|number| take_passed(number).ok()));
+                }
             }
         }
         Ok(passed)
     }
 
-    /// Takes the endpoints.
-    pub fn take_endpoints(&mut self) -> HashMap<String, Vec<OwnedFd>> {
-        mem::take(&mut self.endpoints)
+    /// Takes what was held under names that begin with this.
+    pub fn take_held(&mut self, prefix: &str) -> Kept {
+        self.held
+            .extract_if(|name, _| name.starts_with(prefix))
+            .collect()
+    }
+
+    /// Takes what was held besides: of another version of the daemon.
+    pub fn take_unknown(&mut self) -> Kept {
+        mem::take(&mut self.held)
     }
 
     /// The name of one that nobody has taken.

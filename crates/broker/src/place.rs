@@ -1,9 +1,17 @@
 //! Which cloud the machine is in: it decides what short names of resources stand for.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use arcbroker_policy::Cloud;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::manager::{Kept, Manager};
+use crate::note::Kind;
+
+/// The name under which it is held for the next daemon.
+pub const KEPT: &str = "machine.cloud";
+const NOTE: Kind = Kind("arcbroker-machine 1");
 
 /// Characters of a cloud's name that are repeated in messages.
 const MAX_NAME: usize = 64;
@@ -18,6 +26,12 @@ pub enum Place {
     Foreign(Arc<str>),
     /// Upstream has not told yet: the names of the public cloud stand in.
     Unknown,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Note {
+    source: String,
+    cloud: String,
 }
 
 impl Place {
@@ -42,6 +56,33 @@ impl Place {
         let instance: Instance = serde_json::from_slice(instance).unwrap_or_default();
         let name = instance.compute.az_environment;
         Cloud::from_az_environment(&name).map_or_else(|| Self::Foreign(shown(&name)), Self::Known)
+    }
+
+    /// Has the service manager hold it for the next daemon, which then need not ask.
+    pub fn keep(&self, manager: &Manager, source: &str) {
+        let cloud = match self {
+            Self::Known(cloud) => cloud.to_string(),
+            Self::Foreign(name) => name.to_string(),
+            Self::Unknown => return,
+        };
+        manager.let_go(KEPT);
+        let source = source.to_owned();
+        let held = NOTE
+            .write(&Note { source, cloud })
+            .and_then(|note| manager.hold(KEPT, &[note.as_fd()]));
+        if let Err(error) = held {
+            tracing::warn!(%error, "systemd could not be asked to hold the name of the cloud: a restart asks for it");
+        }
+    }
+
+    /// What was held, of the same source.
+    pub fn kept(held: &Kept, source: &str) -> Option<Self> {
+        let note = held.get(KEPT)?.first()?;
+        let note: Note = NOTE.read(note).ok()?;
+        let name = note.cloud.as_str();
+        (note.source == source).then(|| {
+            Cloud::from_az_environment(name).map_or_else(|| Self::Foreign(shown(name)), Self::Known)
+        })
     }
 
     /// The cloud whose names are used.
@@ -93,7 +134,31 @@ fn shown(name: &str) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    #[test]
+    fn what_was_held_is_known_at_once_unless_it_is_of_elsewhere() {
+        for place in [Place::Known(Cloud::China), Place::Foreign("Moon".into())] {
+            let held = Arc::new(Mutex::new(Kept::new()));
+            let into = Arc::clone(&held);
+            let manager = Manager::from_fn(move |_, descriptors| {
+                let copies = descriptors
+                    .iter()
+                    .map(|one| one.try_clone_to_owned().unwrap());
+                into.lock()
+                    .unwrap()
+                    .insert(KEPT.to_owned(), copies.collect());
+                Ok(())
+            });
+            place.keep(&manager, "here");
+            let held = held.lock().unwrap();
+            assert_eq!(Place::kept(&held, "here"), Some(place));
+            assert_eq!(Place::kept(&held, "elsewhere"), None);
+            assert_eq!(Place::kept(&Kept::new(), "here"), None);
+        }
+    }
 
     fn told(environment: &str) -> Place {
         let document = serde_json::json!({ "compute": { "azEnvironment": environment } });

@@ -7,10 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Now;
 use crate::digest::Digest;
 use crate::hold::hold;
 use crate::token::{AccessToken, FetchError};
+
+mod snapshot;
+
+pub use snapshot::Snapshot;
 
 /// With less than this left, a request waits for a better token where one may be had: clients with
 /// caches of their own do not keep such a token, and would ask again for every call.
@@ -461,7 +467,7 @@ impl Failure {
 
 /// By how much the wall clock is ahead of the boot clock. It only changes when somebody sets the
 /// wall clock, or the machine was restored from a snapshot.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Lead {
     ahead: Duration,
     behind: Duration,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arcbroker_client::Secret;
+use arcbroker_client::wire::TokenAnswer;
 use arcbroker_policy::{Identity, IdentityError, Resource};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -120,9 +121,42 @@ impl AccessToken {
             wall: ends_wall,
             boot: now.boot.checked_add(lifetime)?,
         };
+        (!lifetime.is_zero()).then(|| Self::known(issue, claims, resource, ends, lifetime))
+    }
+
+    /// The token that another daemon had received, from what it [said](Self::said) of it.
+    ///
+    /// # Errors
+    ///
+    /// `None` when it is for another resource, or not what a daemon says.
+    pub fn again(
+        said: TokenAnswer,
+        resource: &Resource,
+        ends: Now,
+        lifetime: Duration,
+    ) -> Option<Self> {
+        let issue = Issue {
+            expires_on: said.expires_on.parse().ok()?,
+            expires_in: None,
+            access_token: said.access_token,
+            not_before: said.not_before,
+            client_id: said.client_id,
+        };
+        let claims = Claims::peek(issue.access_token.reveal());
+        (said.resource == resource.as_str())
+            .then(|| Self::known(&issue, claims, resource, ends, lifetime))
+    }
+
+    fn known(
+        issue: &Issue,
+        claims: Claims,
+        resource: &Resource,
+        ends: Now,
+        lifetime: Duration,
+    ) -> Self {
         let (head, tail) = encode(issue, resource);
         let digest = Digest::of(issue.access_token.reveal().as_bytes());
-        (!lifetime.is_zero()).then_some(Self {
+        Self {
             head,
             tail,
             ends,
@@ -131,7 +165,23 @@ impl AccessToken {
             claims,
             digest,
             digest_text: digest.hex(DIGEST_BYTES).into(),
-        })
+        }
+    }
+
+    /// The answer as it was when the token was received.
+    ///
+    /// # Errors
+    ///
+    /// None, unless the answer could not be read by any client.
+    pub fn said(&self) -> Option<TokenAnswer> {
+        let seconds = self.lifetime.as_secs().to_string();
+        let answer = Zeroizing::new([&self.head, seconds.as_bytes(), &self.tail].concat());
+        serde_json::from_slice(&answer).ok()
+    }
+
+    /// Where the wall clock and the boot clock say that it ends.
+    pub fn ends(&self) -> Now {
+        self.ends
     }
 
     /// What is left, by the stricter clock; zero when it has expired.

@@ -81,6 +81,12 @@ impl Options {
         }
     }
 
+    /// Where tokens come from, as one name: what comes from elsewhere is somebody else's.
+    pub fn source(&self) -> String {
+        let (himds, imds) = (self.himds.endpoint, self.imds.endpoint);
+        format!("{} of {himds} and {imds}", self.choice.kind.as_str())
+    }
+
     async fn look(&self, connector: &Connector) -> Choice {
         let is_held = async {
             let dialled = timeout(LOOK, self.himds.dial(connector)).await;
@@ -91,6 +97,11 @@ impl Options {
 }
 
 impl Upstream {
+    /// [`Options::source`].
+    pub fn source(&self) -> String {
+        self.options.source()
+    }
+
     /// Nothing is sent until something is asked for.
     pub fn new(options: Options, connector: Connector, clock: Clock) -> Self {
         let per_second = Kind::Imds.most_per_second().unwrap_or(u32::MAX);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arcbroker_broker::chance::Chance;
 use arcbroker_broker::daemon::{TICK, World as Outside};
+use arcbroker_broker::manager::Manager;
 
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::yield_now;
@@ -153,6 +154,7 @@ impl World {
             clock: timeline.clock(),
             chance: Chance::from_fn(move || chance.lock().map_or(0.5, |mut dice| dice.unit())),
             connector: connector(&himds),
+            manager: Manager::none(),
         };
         let machine = Machine::new(files, outside);
         let mut world = Self {

@@ -9,6 +9,7 @@
 
 mod herd;
 mod identity;
+mod kept;
 mod life;
 mod outage;
 mod support;

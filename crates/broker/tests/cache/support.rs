@@ -1,6 +1,7 @@
 //! A cache over a source that does what a test says.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, Mutex};
 pub(crate) use std::time::Duration;
@@ -8,6 +9,8 @@ pub(crate) use std::time::Duration;
 pub(crate) use arcbroker_broker::cache::{Acquired, From, Options, TokenCache};
 use arcbroker_broker::chance::Chance;
 use arcbroker_broker::clock::{Clock, Now};
+use arcbroker_broker::deposits::Deposits;
+use arcbroker_broker::manager::{Kept, Manager};
 pub(crate) use arcbroker_broker::slot::Wish;
 use arcbroker_broker::token::{AccessToken, Issue, TokenSource, Wanted};
 pub(crate) use arcbroker_broker::token::{Class, FetchError};
@@ -18,6 +21,7 @@ use arcbroker_policy::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sd_notify::NotifyState;
 pub(crate) use tokio::time::{Instant, advance, sleep};
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
@@ -119,10 +123,34 @@ impl Scripted {
     }
 }
 
+/// A service manager that holds what it is asked to.
+fn holder(held: &Arc<Mutex<Kept>>) -> Manager {
+    let held = Arc::clone(held);
+    Manager::from_fn(move |state, descriptors| {
+        let name = state.iter().find_map(|state| match state {
+            NotifyState::FdName(name) => Some((*name).to_owned()),
+            _ => None,
+        });
+        let (name, mut held) = (name.unwrap(), held.lock().unwrap());
+        if matches!(state.first(), Some(NotifyState::FdStoreRemove)) {
+            held.remove(&name);
+        } else {
+            let copies = descriptors
+                .iter()
+                .map(|one| one.try_clone_to_owned().unwrap());
+            held.entry(name).or_default().extend(copies);
+        }
+        Ok(())
+    })
+}
+
 pub(crate) struct World {
     pub(crate) cache: TokenCache<Scripted>,
     pub(crate) source: Scripted,
     policy: Policy,
+    held: Arc<Mutex<Kept>>,
+    burden: turns::Options,
+    options: Options,
 }
 
 impl World {
@@ -169,12 +197,58 @@ impl World {
             principal: Arc::new(Mutex::new("machine")),
             kept: Arc::default(),
         };
+        Self::over(source, Arc::default(), burden, options)
+    }
+
+    fn over(
+        source: Scripted,
+        held: Arc<Mutex<Kept>>,
+        burden: turns::Options,
+        options: Options,
+    ) -> Self {
+        let clock = source.clock.clone();
         let turns = Arc::new(Turns::new(burden, clock.clone(), Chance::system()));
         Self {
-            cache: TokenCache::new(source.clone(), turns, clock, Chance::system(), options),
+            cache: TokenCache::new(
+                source.clone(),
+                turns,
+                clock,
+                Chance::system(),
+                Deposits::new(holder(&held), "scripted"),
+                options,
+            ),
             source,
             policy: allow_all(),
+            held,
+            burden,
+            options,
         }
+    }
+
+    /// A daemon for which the same things are held, and which does not know of them yet.
+    pub(crate) fn unaware(&self) -> Self {
+        let (source, held) = (self.source.clone(), Arc::clone(&self.held));
+        Self::over(source, held, self.burden, self.options)
+    }
+
+    /// The next daemon, and how many tokens it has from the start.
+    pub(crate) fn restart(&self) -> (Self, usize) {
+        let next = self.unaware();
+        let copies = |all: &Vec<OwnedFd>| all.iter().map(|one| one.try_clone().unwrap()).collect();
+        let given = self
+            .held
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(name, all)| (name.clone(), copies(all)))
+            .collect();
+        let restored = next.cache.restore(given);
+        (next, restored)
+    }
+
+    /// How many slots are held for it.
+    pub(crate) fn held(&self) -> usize {
+        self.held.lock().unwrap().len()
     }
 
     pub(crate) fn script(&self, script: Script) {

@@ -1,0 +1,153 @@
+//! Whether the daemon does what it is for, as the service manager hears it.
+
+use std::sync::{Arc, Mutex};
+
+use arcbroker_client::wire::Health;
+use arcbroker_client::wire::path::HEALTH;
+use arcbroker_policy::Caller;
+use hyper::{Request, StatusCode};
+use nix::unistd::{getegid, geteuid};
+
+use crate::brief::Party;
+use crate::lock::lock;
+use crate::manager::Manager;
+use crate::peer::Peer;
+use crate::rounds::Rounds;
+use crate::service::Service;
+
+/// Tells the service manager how the daemon is.
+#[derive(Debug)]
+pub struct Pulse {
+    service: Arc<Service>,
+    rounds: Arc<Rounds>,
+    manager: Manager,
+    /// The line that was told last: systemd tells it to others each time.
+    told: Mutex<String>,
+}
+
+impl Pulse {
+    /// Of this service, whose requests have their turns in these rounds.
+    pub fn new(service: Arc<Service>, rounds: Arc<Rounds>, manager: Manager) -> Self {
+        Self {
+            service,
+            rounds,
+            manager,
+            told: Mutex::default(),
+        }
+    }
+
+    /// Requests are answered, by the policy that is in force.
+    pub fn ready(&self) {
+        let line = self.line();
+        self.manager.ready(&line);
+        *lock(&self.told) = line;
+    }
+
+    /// It has become known which cloud the machine is in: the next daemon need not ask.
+    pub fn settled(&self) {
+        let place = self.service.rules.borrow().place.clone();
+        place.keep(&self.manager, &self.service.board.upstream.source());
+    }
+
+    /// A new policy is taken up.
+    pub fn reloading(&self) {
+        self.manager.reloading();
+    }
+
+    /// No request is accepted any more.
+    pub fn stopping(&self) {
+        self.manager.stopping();
+    }
+
+    /// Asks as callers do, and says so once there is an answer. A daemon that has none for itself has
+    /// none for others: then nothing is said, and the watchdog has it replaced.
+    pub async fn beat(&self) {
+        let status = self.ask().await;
+        if status == StatusCode::OK {
+            self.manager.alive();
+        } else {
+            tracing::error!(%status, "the daemon does not answer its own request");
+        }
+        let line = self.line();
+        let mut told = lock(&self.told);
+        if *told != line {
+            self.manager.status(&line);
+            *told = line;
+        }
+    }
+
+    /// One request, in its turn among those of callers.
+    async fn ask(&self) -> StatusCode {
+        let peer = own();
+        let seat = self.rounds.seat(Party::of(&peer.caller));
+        let answered = Arc::clone(&seat).pace(async {
+            let _begun = seat.begin().await;
+            let (head, ()) = Request::get(HEALTH)
+                .body(())
+                .map(Request::into_parts)
+                .unwrap_or_else(|_| Request::new(()).into_parts());
+            self.service.answer(&peer, &head).await.status()
+        });
+        answered.await
+    }
+
+    /// Health in one line, which stays the same as long as nothing changes.
+    fn line(&self) -> String {
+        let (health, reasons) = self.service.board.health();
+        line(
+            health,
+            reasons.first().map(String::as_str),
+            self.service.tokens.count(),
+        )
+    }
+}
+
+/// This process as a caller.
+fn own() -> Peer {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    Peer {
+        caller: Caller::new(uid, gid, vec![gid]),
+        user: None,
+        pid: None,
+        invocation: None,
+        endpoint: None,
+    }
+}
+
+fn word(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "healthy",
+        Health::Degraded => "degraded",
+        Health::Starting => "starting",
+        Health::Failing => "failing",
+    }
+}
+
+fn line(health: Health, reason: Option<&str>, tokens: usize) -> String {
+    let of = match tokens {
+        1 => "1 token".to_owned(),
+        count => format!("{count} tokens"),
+    };
+    let health = word(health);
+    match reason {
+        Some(reason) => {
+            let visible = reason.replace(char::is_control, " ");
+            format!("{health}: {visible} ({of})")
+        }
+        None => format!("{health}: {of}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_one_line() {
+        assert_eq!(line(Health::Healthy, None, 1), "healthy: 1 token");
+        assert_eq!(
+            line(Health::Degraded, Some("no\nanswer"), 0),
+            "degraded: no answer (0 tokens)"
+        );
+    }
+}
