@@ -1,8 +1,8 @@
 //! Who holds the client's end of a connection to a loopback address.
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 
 use arcbroker_peer_sys::network_namespace;
 use nix::errno::Errno;
@@ -28,7 +28,7 @@ pub enum ClientEnd {
 impl Here {
     /// Found out by a socket of our own; unknown before Linux 5.14.
     pub fn find() -> io::Result<Self> {
-        let own = TcpListener::bind("127.0.0.1:0")?;
+        let own = UnixDatagram::unbound()?;
         match network_namespace(own.as_fd()) {
             Ok(number) => Ok(Self(Some(number))),
             Err(Errno::ENOPROTOOPT) => Ok(Self(None)),
@@ -68,6 +68,8 @@ impl ClientEnd {
 #[cfg(test)]
 mod tests {
     use nix::unistd::geteuid;
+
+    use std::net::TcpListener;
 
     use super::*;
 

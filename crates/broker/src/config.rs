@@ -9,8 +9,9 @@ use arcbroker_client::wire::{DEFAULT_ADMIN_SOCKET, DEFAULT_TOKEN_SOCKET};
 use arcbroker_policy::{Cloud, Diagnostics, Document, Identity, Table};
 use arcbroker_policy_files as policy_files;
 
+use crate::confine::{Bounds, above, around};
 use crate::section::Section;
-use crate::{ability, audit, cache, gate, listen, logging, registry, throttle, turns};
+use crate::{ability, audit, cache, detect, gate, listen, logging, registry, throttle, turns};
 
 mod upstream;
 
@@ -61,6 +62,17 @@ pub struct Settings {
     pub cache: cache::Options,
     /// What is logged.
     pub log: logging::Options,
+    /// How the daemon shuts itself in.
+    pub sandbox: Sandbox,
+}
+
+/// How the daemon shuts itself in.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// Whether it does.
+    pub landlock: bool,
+    /// Directories that it may read besides.
+    pub read: Vec<PathBuf>,
 }
 
 /// The token socket, whose group is looked up when it is bound: `--check` must pass on a machine
@@ -86,6 +98,7 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
     let audit = section(&mut file, "audit", diagnostics, audit);
     let (limits, endpoints) = section(&mut file, "limits", diagnostics, limits);
     let log = section(&mut file, "log", diagnostics, log);
+    let sandbox = section(&mut file, "sandbox", diagnostics, sandbox);
     file.finish(diagnostics);
     (!diagnostics.has_errors()).then_some(Settings {
         upstream: upstream.options,
@@ -102,10 +115,43 @@ pub fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> Option<S
         turns: upstream.turns,
         cache,
         log,
+        sandbox,
     })
 }
 
 impl Settings {
+    /// What the daemon needs once its configuration is read; `are_sockets_passed` is whether it binds
+    /// none itself.
+    pub fn bounds(&self, are_sockets_passed: bool) -> Bounds {
+        let mut read = vec![
+            self.upstream.root.join(detect::CHASSIS_DIR),
+            self.callers.proc.clone(),
+            self.callers.cgroup.clone(),
+            above(&self.callers.units, 1),
+        ];
+        // The agent's own directory may be replaced while the daemon runs, with all in it.
+        read.extend(around(&self.upstream.himds.keys.dir, 2));
+        read.extend(around(&self.policy.dir, 1));
+        read.extend(around(&self.shadow_dir, 1));
+        read.extend_from_slice(&self.sandbox.read);
+        let mut write: Vec<_> = self
+            .audit
+            .file
+            .iter()
+            .flat_map(|file| around(file, 1))
+            .collect();
+        if !are_sockets_passed {
+            write.extend([above(&self.token.path, 1), above(&self.admin.path, 1)]);
+        }
+        let (himds, imds) = (self.upstream.himds.endpoint, self.upstream.imds.endpoint);
+        let bounds = Bounds {
+            read,
+            write,
+            connect: vec![himds.port(), imds.port()],
+        };
+        bounds.with_names()
+    }
+
     /// Where the rules are that are only tried; who may write them is the same.
     pub fn shadow(&self) -> policy_files::Options {
         policy_files::Options {
@@ -246,6 +292,13 @@ fn log(section: &mut Section<'_, '_>) -> logging::Options {
     logging::Options {
         level: level.unwrap_or_default(),
         format: format.unwrap_or_default(),
+    }
+}
+
+fn sandbox(section: &mut Section<'_, '_>) -> Sandbox {
+    Sandbox {
+        landlock: section.boolean("landlock", true),
+        read: section.paths("read"),
     }
 }
 

@@ -19,6 +19,8 @@ const UNIT_DIRS: [&str; 3] = [
     "lib/systemd/system",
     "usr/lib/systemd/system",
 ];
+/// Where the firmware's word on the machine is.
+pub const CHASSIS_DIR: &str = "sys/class/dmi/id";
 const CHASSIS: &str = "sys/class/dmi/id/chassis_asset_tag";
 /// What the chassis of every Azure VM says, and of no other.
 const AZURE: &str = "7783-7084-3265-9085-8269-3286-77";

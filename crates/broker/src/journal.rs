@@ -23,7 +23,7 @@ use crate::record::is_hidden;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What `journalctl --identifier` finds.
-const IDENTIFIER: &str = "arcbrokerd";
+pub(crate) const IDENTIFIER: &str = "arcbrokerd";
 
 /// The way to the journal. Its socket is named in each entry: whoever serves it may change.
 #[derive(Debug)]
@@ -104,7 +104,8 @@ fn entry(line: &[u8]) -> Vec<u8> {
     entry
 }
 
-fn field(entry: &mut Vec<u8>, name: &str, value: &str) {
+/// Adds one.
+pub(crate) fn field(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     if value.contains('\n') {
         entry.push(b'\n');

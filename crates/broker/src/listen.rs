@@ -188,8 +188,9 @@ impl Passed {
         for (index, name) in names.split(':').enumerate().take(listed.len()) {
             match listed.take_unix_listener(index) {
                 Ok(socket) => {
-                    let named = socket.map(|socket| (name.to_owned(), socket));
-                    passed.sockets.extend(named);
+                    passed
+                        .sockets
+                        .extend(socket.map(|socket| (name.to_owned(), socket)));
                 }
                 Err(error) if SOCKETS.contains(&name) => return Err(error),
                 Err(_) => {
@@ -213,6 +214,11 @@ impl Passed {
     /// Takes what was held besides: of another version of the daemon.
     pub fn take_unknown(&mut self) -> Kept {
         mem::take(&mut self.held)
+    }
+
+    /// Whether both sockets are among them.
+    pub fn has_sockets(&self) -> bool {
+        SOCKETS.iter().all(|name| self.sockets.contains_key(*name))
     }
 
     /// The name of one that nobody has taken.

@@ -1,4 +1,4 @@
-//! Logs: events with fields, on standard error, from our own code only.
+//! Logs: events with fields, in the journal or on standard error, from our own code only.
 
 use std::io::{self, IsTerminal};
 
@@ -7,6 +7,8 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+use crate::journal_log::JournalLog;
 
 /// What can be written in the configuration.
 pub const LEVELS: [(&str, Level); 4] = [
@@ -48,24 +50,24 @@ impl Default for Level {
     }
 }
 
-/// Starts logging, once in a process. `dated` is whether lines carry the time: the journal has its
-/// own.
+/// Starts logging, once in a process: to the journal where `stream`, the value of `JOURNAL_STREAM`,
+/// says that this is where standard error goes, and to standard error elsewhere.
 ///
 /// # Errors
 ///
 /// When logging has been started before.
-pub fn start(options: Options, dated: bool) -> Result<(), TryInitError> {
+pub fn start(options: Options, stream: Option<&str>) -> Result<(), TryInitError> {
     // Other crates are not heard at all: what they would say of a request may hold a secret.
     let ours = Targets::new().with_target("arcbroker", options.level.0);
+    let registry = tracing_subscriber::registry();
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    let registry = tracing_subscriber::registry();
-    match (options.format, dated) {
-        (Format::Json, _) => registry.with(layer.json().with_filter(ours)).try_init(),
-        (Format::Text, true) => registry.with(layer.with_filter(ours)).try_init(),
-        (Format::Text, false) => registry
-            .with(layer.without_time().with_filter(ours))
-            .try_init(),
+    match options.format {
+        Format::Json => registry.with(layer.json().with_filter(ours)).try_init(),
+        Format::Text => match JournalLog::open(stream) {
+            Some(journal) => registry.with(journal.with_filter(ours)).try_init(),
+            None => registry.with(layer.with_filter(ours)).try_init(),
+        },
     }
 }

@@ -52,14 +52,31 @@ fn main() -> ExitCode {
     if args.check {
         return finish_check(&report);
     }
-    // The journal knows the time of a line by itself.
-    if let Err(error) = logging::start(settings.log, env::var_os("JOURNAL_STREAM").is_none()) {
+    let stream = env::var("JOURNAL_STREAM").ok();
+    if let Err(error) = logging::start(settings.log, stream.as_deref()) {
         return fail(OS_ERROR, &error.to_string());
     }
     if !report.is_empty() {
         tracing::warn!("the configuration has warnings:\n{report}");
     }
-    match serve(settings) {
+    let passed = match Passed::from_env() {
+        Ok(passed) => passed,
+        Err(error) => {
+            return fail(
+                OS_ERROR,
+                &format!("what systemd passed is no socket: {error}"),
+            );
+        }
+    };
+    if let Err(error) = confine(&settings, &passed) {
+        return fail(
+            OS_ERROR,
+            &format!(
+                "the daemon cannot be confined ([sandbox] landlock = false leaves it out): {error}"
+            ),
+        );
+    }
+    match serve(settings, passed) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error @ DaemonError::Policy(_))) => fail(CONFIG, &error.to_string()),
         Ok(Err(error)) => fail(UNAVAILABLE, &error.to_string()),
@@ -67,13 +84,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(settings: Settings) -> io::Result<Result<(), DaemonError>> {
+/// Before there are other threads: each is held to what the one that started it was held to.
+fn confine(settings: &Settings, passed: &Passed) -> io::Result<()> {
+    if !settings.sandbox.landlock {
+        tracing::warn!(
+            "[sandbox] landlock is off: the daemon is confined by systemd alone, if at all"
+        );
+        return Ok(());
+    }
+    let held = settings.bounds(passed.has_sockets()).enforce()?;
+    tracing::info!("confined by Landlock: {held}");
+    Ok(())
+}
+
+fn serve(settings: Settings, passed: Passed) -> io::Result<Result<(), DaemonError>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     let result = runtime.block_on(async {
-        let (passed, signals) = (Passed::from_env()?, signals()?);
+        let signals = signals()?;
         Ok(daemon::run(settings, passed, World::system(), signals).await)
     });
     // A look-up of a name that hangs does not hold up the end.

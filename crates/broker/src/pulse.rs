@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use arcbroker_client::wire::Health;
 use arcbroker_client::wire::path::HEALTH;
 use arcbroker_policy::Caller;
-use hyper::{Request, StatusCode};
+use hyper::{Request, StatusCode, Uri};
 use nix::unistd::{getegid, geteuid};
 
 use crate::brief::Party;
@@ -82,10 +82,9 @@ impl Pulse {
         let seat = self.rounds.seat(Party::of(&peer.caller));
         let answered = Arc::clone(&seat).pace(async {
             let _begun = seat.begin().await;
-            let (head, ()) = Request::get(HEALTH)
-                .body(())
-                .map(Request::into_parts)
-                .unwrap_or_else(|_| Request::new(()).into_parts());
+            let mut request = Request::new(());
+            *request.uri_mut() = Uri::from_static(HEALTH);
+            let (head, ()) = request.into_parts();
             self.service.answer(&peer, &head).await.status()
         });
         answered.await

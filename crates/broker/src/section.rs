@@ -79,6 +79,19 @@ impl Section<'_, '_> {
         }
     }
 
+    /// A path or a list of them; none where the key is missing.
+    pub(crate) fn paths(&mut self, key: &'static str) -> Vec<PathBuf> {
+        let read = self
+            .table
+            .as_mut()
+            .and_then(|table| table.strings(key, self.diagnostics));
+        let written = read.unwrap_or_default();
+        written
+            .iter()
+            .filter_map(|text| self.absolute(text))
+            .collect()
+    }
+
     pub(crate) fn absolute(&mut self, text: &Spanned<String>) -> Option<PathBuf> {
         let path = PathBuf::from(&text.value);
         if path.is_absolute() {

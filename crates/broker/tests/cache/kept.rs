@@ -40,7 +40,7 @@ async fn a_kept_token_is_refreshed_when_it_would_have_been() {
 async fn what_ended_meanwhile_is_fetched_anew_without_a_request() {
     let world = World::new();
     world.token().await.unwrap();
-    advance(DAY - HOUR / 2).await;
+    advance(23 * HOUR + 30 * MINUTE).await;
     let (next, restored) = world.restart();
     assert_eq!(restored, 1);
     advance(HOUR).await;
