@@ -19,13 +19,14 @@ use landlock::{
 const KNOWN: ABI = ABI::V6;
 
 /// Where modules of nsswitch.conf find users and groups, and the C library finds those modules.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "/etc",
     "/usr",
     "/lib",
     "/lib64",
     "/run/systemd",
     "/run/host",
+    "/run/userdb",
     "/var/lib/sss",
     "/var/lib/extrausers",
 ];
