@@ -79,12 +79,12 @@ impl Section<'_, '_> {
         }
     }
 
-    /// A path or a list of them; none where the key is missing.
+    /// A path or a list of them, which may be empty; none where the key is missing.
     pub(crate) fn paths(&mut self, key: &'static str) -> Vec<PathBuf> {
         let read = self
             .table
             .as_mut()
-            .and_then(|table| table.strings(key, self.diagnostics));
+            .and_then(|table| table.strings_or_none(key, self.diagnostics));
         let written = read.unwrap_or_default();
         written
             .iter()

@@ -150,6 +150,28 @@ impl<'d> Table<'d> {
         diagnostics: &mut Diagnostics,
     ) -> Option<Vec<Spanned<String>>> {
         let node = self.take(key)?;
+        self.string_list(key, node, diagnostics)
+    }
+
+    /// The same, or an empty list.
+    pub fn strings_or_none(
+        &mut self,
+        key: &'static str,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Vec<Spanned<String>>> {
+        let node = self.take(key)?;
+        if matches!(&node.value, Value::List(items) if items.is_empty()) {
+            return Some(Vec::new());
+        }
+        self.string_list(key, node, diagnostics)
+    }
+
+    fn string_list(
+        &self,
+        key: &'static str,
+        node: &Node,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Vec<Spanned<String>>> {
         let example = format!("write {key} = \"...\" or {key} = [\"...\", \"...\"]");
         let string = |item: &Node| match &item.value {
             Value::String(text) => Some(text.clone()),

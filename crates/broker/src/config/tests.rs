@@ -209,3 +209,32 @@ fn what_is_logged_is_a_choice() {
     );
     assert_eq!(errors("[log]\nlevel = \"debug\"\nformat = \"json\"\n"), "");
 }
+
+#[test]
+fn the_daemon_is_held_to_what_the_configuration_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let [policy, more, run] = ["policy", "more", "run"].map(|name| dir.path().join(name));
+    for dir in [&policy, &run] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let text = format!(
+        "[upstream]\nhimds-endpoint = \"http://127.0.0.1:7\"\n[policy]\ndir = {:?}\n[sockets]\ntoken = {:?}\n\
+         [sandbox]\nread = {more:?}\n",
+        policy.join("policy.d"),
+        run.join("token.sock"),
+    );
+    let settings = settings(&text);
+    assert!(settings.sandbox.landlock);
+    let bounds = settings.bounds(false);
+    for dir in [&policy, &more] {
+        assert!(bounds.read.contains(dir), "{bounds:?}");
+    }
+    assert!(bounds.write.contains(&run));
+    assert_eq!(bounds.connect, [7, 80]);
+    assert!(
+        !settings.bounds(true).write.contains(&run),
+        "it binds no sockets then"
+    );
+    assert!(errors("[sandbox]\nread = \"relative\"\n").contains("not an absolute path"));
+    assert_eq!(errors("[sandbox]\nread = []\n"), "");
+}
