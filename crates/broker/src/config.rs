@@ -129,16 +129,17 @@ impl Settings {
             self.callers.cgroup.clone(),
             above(&self.callers.units, 1),
         ];
-        // The agent's own directory may be replaced while the daemon runs, with all in it.
+        // The agent's directory may be replaced while the daemon runs, with all in it.
         read.extend(around(&self.upstream.himds.keys.dir, 2));
         read.extend(around(&self.policy.dir, 1));
         read.extend(around(&self.shadow_dir, 1));
         read.extend_from_slice(&self.sandbox.read);
+        // So may that of the records, or something be mounted over it.
         let mut write: Vec<_> = self
             .audit
             .file
             .iter()
-            .flat_map(|file| around(file, 1))
+            .flat_map(|file| around(file, 2))
             .collect();
         if !are_sockets_passed {
             write.extend([above(&self.token.path, 1), above(&self.admin.path, 1)]);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use arcbroker_client::wire::Health;
 use arcbroker_client::wire::path::HEALTH;
 use arcbroker_policy::Caller;
+use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use nix::unistd::{getegid, geteuid};
 
@@ -84,6 +85,9 @@ impl Pulse {
             let _begun = seat.begin().await;
             let mut request = Request::new(());
             *request.uri_mut() = Uri::from_static(HEALTH);
+            request
+                .headers_mut()
+                .insert(HOST, HeaderValue::from_static("localhost"));
             let (head, ()) = request.into_parts();
             self.service.answer(&peer, &head).await.status()
         });

@@ -1,7 +1,7 @@
 """Stands in for systemd: holds descriptors for a daemon, and starts it again whenever it ends.
 
 sd_notify(3) and sd_listen_fds(3) as far as the file-descriptor store goes. The names that are held now are the
-lines of the file in the first argument.
+lines of the file in the first argument, and what was said the lines of a file beside it: one for each message.
 """
 
 import array
@@ -37,6 +37,8 @@ def receive():
                 fds.frombytes(content[: len(content) // size * size])
         state = dict(line.partition("=")[::2] for line in data.decode().splitlines())
         with lock:
+            with open(names_file + ".heard", "a", encoding="utf-8") as heard:
+                heard.write(data.decode().strip().replace("\n", " ") + "\n")
             if state.get("FDSTORE") == "1":
                 held.extend((state["FDNAME"], fd) for fd in fds)
             elif state.get("FDSTOREREMOVE") == "1":

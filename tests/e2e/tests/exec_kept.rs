@@ -20,9 +20,11 @@ async fn world() -> World {
     .await
 }
 
+/// Names under which parts of endpoints are held.
 fn held(world: &World) -> Vec<String> {
     let names = fs::read_to_string(world.path("held")).unwrap_or_default();
-    names.lines().map(str::to_owned).collect()
+    let parts = names.lines().filter(|name| name.starts_with("endpoint."));
+    parts.map(str::to_owned).collect()
 }
 
 /// Ends the daemon, and waits for the next one.

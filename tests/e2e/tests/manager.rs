@@ -1,0 +1,78 @@
+//! What the service manager hears of the daemon.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::fs;
+
+use arcbroker_e2e::{Setup, World, eventually, holder};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// With a watchdog that wants to hear something every so many microseconds.
+async fn watched(microseconds: u32) -> World {
+    let mut wrapper = holder();
+    wrapper.extend(["env".to_owned(), format!("WATCHDOG_USEC={microseconds}")]);
+    World::with(Setup {
+        wrapper,
+        ..Setup::default()
+    })
+    .await
+}
+
+/// One line for each message.
+fn heard(world: &World) -> Vec<String> {
+    let heard = fs::read_to_string(world.path("held.heard")).unwrap_or_default();
+    heard.lines().map(str::to_owned).collect()
+}
+
+async fn hears(world: &World, what: &str) {
+    eventually(what, || async {
+        heard(world).iter().any(|line| line.contains(what))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_hears_of_the_start_of_health_of_reloads_and_of_the_end() {
+    let world = watched(300_000).await;
+    hears(&world, "READY=1 STATUS=").await;
+    assert_eq!(world.token("keyvault").await.status, 200);
+    hears(&world, "STATUS=healthy: 1 token").await;
+    let lines = heard(&world).len();
+    let pid = world.status().await.pid;
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP).unwrap();
+    let since = || heard(&world).split_off(lines);
+    eventually("the reload is over", || async {
+        let since = since();
+        let begun = since
+            .iter()
+            .position(|line| line.starts_with("RELOADING=1 MONOTONIC_USEC="));
+        let over = since.iter().rposition(|line| line.starts_with("READY=1"));
+        begun.is_some() && over > begun
+    })
+    .await;
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).unwrap();
+    hears(&world, "STOPPING=1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_is_fed_as_often_as_it_wants_and_not_by_a_daemon_that_hangs() {
+    let world = watched(300_000).await;
+    let fed = || {
+        let lines = heard(&world);
+        lines.iter().filter(|line| *line == "WATCHDOG=1").count()
+    };
+    eventually("it is fed again and again", || async { fed() > 3 }).await;
+    let pid = Pid::from_raw(world.status().await.pid.cast_signed());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let before = fed();
+    // Ten times what it is fed in.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(fed() <= before + 1, "one may have been under way");
+    kill(pid, Signal::SIGCONT).unwrap();
+    eventually("it is fed again", || async { fed() > before + 2 }).await;
+}
