@@ -32,6 +32,14 @@ simulate YEARS="20":
 mutants:
     tests/simulation/check-mutants
 
+# Boot the package under Debian's kernel 6.1 or 5.10, with AppArmor; needs root
+qemu DEB KERNEL="6.1":
+    tests/qemu/run --deb {{DEB}} --kernel {{KERNEL}}
+
+# Compile the SELinux policy and ask what it allows; needs root once, for its tools
+selinux:
+    packaging/selinux/check
+
 # Compare the cost of a cached token with nginx; needs nginx and h2load
 bench: build
     tests/bench/compare-nginx
