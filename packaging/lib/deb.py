@@ -9,6 +9,7 @@ import subprocess
 from email.utils import formatdate
 from pathlib import Path
 
+import contents
 import elf
 import tree
 from tree import DOC, ROOT, Package
@@ -70,7 +71,7 @@ def md5(path: Path) -> str:
 
 def libraries(root: Path) -> str:
     """The packages of the libraries that the programs need, in the version they need."""
-    programs = [root / "usr/bin" / program for program in tree.PROGRAMS]
+    programs = [root / "usr/bin" / program for program in contents.PROGRAMS]
     glibc = ".".join(map(str, max(map(elf.glibc, programs))))
     needed = set().union(*map(elf.libraries, programs))
     unwinder = ["libgcc-s1"] if "libgcc_s.so.1" in needed else []

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import contents
 import tree
 from tree import DOC, ROOT, Package
 
@@ -19,6 +20,10 @@ def build(common: Path, work: Path, package: Package, output: Path) -> Path:
     staged = work / "rpm-tree"
     shutil.copytree(common, staged, symlinks=True)
     shutil.copyfile(ROOT / "LICENSE", tree.place(staged, "usr/share/licenses/arcbroker/LICENSE"))
+    # Where zsh looks outside Debian.
+    zsh = staged / contents.COMPLETIONS["zsh"]
+    zsh.rename(tree.place(staged, f"usr/share/zsh/site-functions/{zsh.name}"))
+    zsh.parent.rmdir()
     tree.settle(staged, package.epoch)
     top = work / "rpm"
     top.mkdir()
@@ -47,7 +52,7 @@ def file_list(staged: Path) -> list[str]:
 def entry(name: str) -> str:
     if name.startswith("/etc/"):
         return f"%config(noreplace) {name}"
-    if name.startswith("/usr/share/licenses/"):
+    if name.startswith("/usr/share/licenses/") or name == f"/{DOC}/THIRD-PARTY.gz":
         return f"%license {name}"
     if name.startswith("/usr/share/doc/"):
         return f"%doc {name}"

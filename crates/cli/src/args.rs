@@ -146,6 +146,14 @@ pub(crate) enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Print what a shell needs to complete command lines of arcbroker
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages of all commands: for those who make packages
+    #[command(hide = true)]
+    Manual { directory: PathBuf },
     /// Become PROGRAM, and get SIGTERM when PARENT ends
     #[command(hide = true)]
     Beneath {
@@ -154,6 +162,13 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Fish,
+    Zsh,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,9 +3,11 @@
 mod allow;
 mod audit;
 pub(crate) mod beneath;
+mod completions;
 pub(crate) mod demo;
 mod exec;
 mod grant;
+mod manual;
 mod policy;
 mod reload;
 mod revoke;
@@ -60,6 +62,8 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Grant(args) => runtime.block_on(grant::run(&sockets.admin(), &args)),
         Command::Why(why) => runtime.block_on(why::run(&sockets.admin(), &why)),
         Command::Demo { once } => runtime.block_on(demo::run(once)),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Manual { directory } => manual::run(directory),
         Command::Beneath {
             parent,
             program,

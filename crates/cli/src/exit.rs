@@ -70,6 +70,11 @@ pub(crate) enum Failure {
     /// No loopback address to serve an endpoint on.
     #[error("no listener on a loopback address: {0}")]
     Loopback(#[source] io::Error),
+    #[error("cannot write manual pages to {}: {source}", .directory.display())]
+    Manual {
+        directory: PathBuf,
+        source: io::Error,
+    },
     /// Something that was named does not exist, or not in this place.
     #[error("{0}")]
     Named(String),
@@ -111,6 +116,7 @@ impl Failure {
             Self::Program { .. } => Exit::CANNOT_RUN,
             Self::Audit(_)
             | Self::Demo(_)
+            | Self::Manual { .. }
             | Self::Named(_)
             | Self::Output(_)
             | Self::Policy(_)
@@ -159,6 +165,7 @@ impl Failure {
             | Self::Program { .. }
             | Self::ReaderGone
             | Self::Start(_)
+            | Self::Manual { .. }
             | Self::Usage(_) => None,
         }
     }

@@ -10,6 +10,7 @@
 mod audit;
 mod demo;
 mod failures;
+mod packaging;
 mod place;
 mod policies;
 mod rules;
