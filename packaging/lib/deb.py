@@ -10,6 +10,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import contents
+import crates
 import elf
 import tree
 from tree import DOC, ROOT, Package
@@ -40,7 +41,15 @@ def documents(root: Path, package: Package) -> None:
  -- {MAINTAINER}  {formatdate(package.epoch)}
 """
     tree.write_compressed(root, f"{DOC}/changelog.gz", entry.encode())
-    shutil.copyfile(ROOT / "packaging/deb/copyright", tree.place(root, f"{DOC}/copyright"))
+    shutil.copyfile(ROOT / "packaging/deb/lintian-overrides", tree.place(root, "usr/share/lintian/overrides/arcbroker"))
+    tree.write(root, f"{DOC}/copyright", copyright_file(package).encode())
+
+
+def copyright_file(package: Package) -> str:
+    """Debian's form of it, with the licence of everything that is linked in."""
+    foreign = [crate for crate in crates.linked(contents.TARGETS[package.arch]) if crate.checksum]
+    lines = [f"  {crate.name} {crate.version}: {crate.licence}" for crate in foreign]
+    return (ROOT / "packaging/deb/copyright").read_text().format(crates="\n".join(lines))
 
 
 def control_files(root: Path, package: Package) -> None:

@@ -20,9 +20,8 @@ def build(common: Path, work: Path, package: Package, output: Path) -> Path:
     staged = work / "rpm-tree"
     shutil.copytree(common, staged, symlinks=True)
     shutil.copyfile(ROOT / "LICENSE", tree.place(staged, "usr/share/licenses/arcbroker/LICENSE"))
-    # Where zsh looks outside Debian.
     zsh = staged / contents.COMPLETIONS["zsh"]
-    zsh.rename(tree.place(staged, f"usr/share/zsh/site-functions/{zsh.name}"))
+    zsh.rename(tree.place(staged, zsh_completion(contents.COMPLETIONS["zsh"])))
     zsh.parent.rmdir()
     tree.settle(staged, package.epoch)
     top = work / "rpm"
@@ -42,6 +41,11 @@ def build(common: Path, work: Path, package: Package, output: Path) -> Path:
     subprocess.run([*command, top / "arcbroker.spec"], check=True, env=environment, stdout=subprocess.DEVNULL)
     name = f"arcbroker-{package.version}-1.{arch}.rpm"
     return Path(shutil.copyfile(top / "RPMS" / arch / name, output / name))
+
+
+def zsh_completion(debian: str) -> str:
+    """Where zsh looks outside Debian."""
+    return debian.replace("vendor-completions", "site-functions")
 
 
 def file_list(staged: Path) -> list[str]:
