@@ -68,6 +68,10 @@ recipes: build
 sdk: build
     tests/sdk/run
 
+# Build a deb and an rpm that run on glibc 2.28, and check them; installs zig once
+packages:
+    packaging/all
+
 # Do what is done before a change lands
 ci:
     .ci/run
