@@ -26,6 +26,10 @@ FILES = {
     "usr/lib/tmpfiles.d/arcbroker.conf": "systemd/arcbroker.tmpfiles",
     "etc/arcbroker/broker.toml": "packaging/broker.toml",
     "etc/logrotate.d/arcbroker": "packaging/logrotate.d/arcbroker",
+    "etc/apparmor.d/arcbrokerd": "packaging/apparmor/arcbrokerd",
+    f"{DOC}/selinux/arcbroker.te": "packaging/selinux/arcbroker.te",
+    f"{DOC}/selinux/arcbroker.if": "packaging/selinux/arcbroker.if",
+    f"{DOC}/selinux/arcbroker.fc": "packaging/selinux/arcbroker.fc",
     f"{DOC}/examples/policy.d/10-examples.toml": "packaging/examples/policy.d/10-examples.toml",
 }
 
