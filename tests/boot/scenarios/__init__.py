@@ -1,0 +1,1 @@
+"""Each module has a function `play`, which is run as root in a box of its own."""
