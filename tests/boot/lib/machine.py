@@ -7,9 +7,8 @@ from pathlib import Path
 
 from lib.manager import eventually, is_active, run, show, systemctl
 
-PACKAGES = Path("/boot-test/packages")
 BINARIES = Path("/boot-test/binaries")
-OLDER, NEWER = "0.0.1", "0.0.2"
+OLDER, NEWER = "/boot-test/packages/older.deb", "/boot-test/packages/newer.deb"
 
 UNITS = ("arcbroker.socket", "arcbroker-admin.socket", "arcbroker.service")
 TOKEN_SOCKET = Path("/run/arcbroker/token.sock")
@@ -52,18 +51,13 @@ def start_agent() -> None:
     eventually("the simulator listens", lambda: ":40342" in run("ss", "-Hltn").stdout)
 
 
-def package(version: str) -> Path:
-    (found,) = PACKAGES.glob(f"arcbroker_{version}*_*.deb")
-    return found
-
-
 def apt(*words: str) -> str:
     """apt-get as an administrator types it, with nobody there to answer questions."""
     return run("apt-get", "--yes", *words).stdout
 
 
-def install(version: str = NEWER) -> str:
-    return apt("install", str(package(version)))
+def install(package: str = NEWER) -> str:
+    return apt("install", "--allow-downgrades", package)
 
 
 def add_user(name: str, *groups: str) -> None:
@@ -88,3 +82,14 @@ def main_process() -> int:
 
 def serving() -> bool:
     return all(is_active(unit) for unit in UNITS)
+
+
+def token_for(user: str, resource: str) -> str:
+    finished = as_user(user, "arcbroker", "token", resource)
+    if finished.returncode != 0:
+        raise RuntimeError(f"{user} gets no token for {resource}: {finished.stdout}")
+    return finished.stdout.strip()
+
+
+def rules() -> str:
+    return run("arcbroker", "rules").stdout

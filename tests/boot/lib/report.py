@@ -9,6 +9,7 @@ from typing import TextIO
 class Report:
     def __init__(self, results: TextIO):
         self.results = results
+        self.failures = 0
 
     def check(self, what: str, holds: object, detail: object = "") -> bool:
         """`detail` is shown when it does not hold."""
@@ -22,6 +23,7 @@ class Report:
         return self.check(what, found == wanted, f"found {found!r}, wanted {wanted!r}")
 
     def failed(self, what: str, detail: str) -> None:
+        self.failures += 1
         self.write("failed", what, detail)
 
     def skipped(self, what: str, why: str) -> None:
