@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -48,7 +49,11 @@ def install_agent(start: bool = True) -> None:
 
 def start_agent() -> None:
     systemctl("enable", "--now", "himdsd.service")
-    eventually("the simulator listens", lambda: ":40342" in run("ss", "-Hltn").stdout)
+    eventually("the simulator listens", himds_listens)
+
+
+def himds_listens() -> bool:
+    return ":40342" in run("ss", "-Hltn").stdout
 
 
 def apt(*words: str) -> str:
@@ -93,3 +98,7 @@ def token_for(user: str, resource: str) -> str:
 
 def rules() -> str:
     return run("arcbroker", "rules").stdout
+
+
+def status() -> dict:
+    return json.loads(run("arcbroker", "status", "--json", check=False).stdout)

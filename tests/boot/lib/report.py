@@ -33,6 +33,9 @@ class Report:
         """A figure, or what else a reader should see; nothing is judged by it."""
         self.write("told", what, "")
 
+    def boot_again(self) -> None:
+        self.write("booted again", "", "")
+
     def end(self) -> None:
         self.write("ended", "", "")
 

@@ -1,1 +1,1 @@
-"""Each module has a function `play`, which is run as root in a box of its own."""
+"""Each module has `STAGES`: functions that are run as root in a box of its own, which is booted again before each of them."""

@@ -83,3 +83,6 @@ def status_of(user: str) -> str:
         "print(s.recv(4096).split()[1].decode(), end='')",
     ))
     return as_user(user, "python3", "-c", script).stdout
+
+
+STAGES = (play,)

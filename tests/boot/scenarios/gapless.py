@@ -73,3 +73,6 @@ def kill() -> None:
     killed = main_process()
     os.kill(killed, signal.SIGKILL)
     eventually("another process serves", lambda: main_process() not in (0, killed) and machine.serving())
+
+
+STAGES = (play,)

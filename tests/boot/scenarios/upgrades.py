@@ -34,3 +34,6 @@ def play(report: Report) -> None:
 def upgrade(number: int) -> None:
     """With what apt calls for it: apt itself spends most of its time on reading lists."""
     run("dpkg", "--install", machine.OLDER if number % 2 else machine.NEWER)
+
+
+STAGES = (play,)
