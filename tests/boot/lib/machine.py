@@ -82,6 +82,7 @@ def as_user(name: str, *command: str):
 
 
 def main_process() -> int:
+    """0 where there is none at the moment."""
     return int(show("arcbroker.service", "MainPID"))
 
 
