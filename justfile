@@ -72,6 +72,10 @@ sdk: build
 packages:
     packaging/all
 
+# Boot real systems and try the package in them; needs root and the release build
+boot: build
+    tests/boot/run
+
 # Do what is done before a change lands
 ci:
     .ci/run

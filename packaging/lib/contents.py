@@ -21,6 +21,7 @@ FILES = {
     f"{UNITS}/arcbroker.service": "systemd/arcbroker.service",
     f"{UNITS}/arcbroker.socket": "systemd/arcbroker.socket",
     f"{UNITS}/arcbroker-admin.socket": "systemd/arcbroker-admin.socket",
+    "usr/lib/systemd/system-generators/arcbroker": "systemd/arcbroker.generator",
     "usr/lib/systemd/system-preset/50-arcbroker.preset": "systemd/arcbroker.preset",
     "usr/lib/sysusers.d/arcbroker.conf": "systemd/arcbroker.sysusers",
     "usr/lib/tmpfiles.d/arcbroker.conf": "systemd/arcbroker.tmpfiles",

@@ -44,8 +44,9 @@ def rustc(what: str) -> str:
 
 def settle(tree: Path, epoch: int) -> None:
     """Gives every file the mode and the time it has in the packages."""
+    programs = (tree / "usr/bin", tree / "usr/lib/systemd/system-generators")
     for path in [tree, *tree.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() or path.parent == tree / "usr/bin" else 0o644)
+        path.chmod(0o755 if path.is_dir() or path.parent in programs else 0o644)
         os.utime(path, (epoch, epoch))
 
 
