@@ -60,8 +60,9 @@ def make(suite: str, root: Path) -> None:
     unfinished = root.with_name(root.name + ".unfinished")
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
     command += ["--aptopt=Acquire::Retries \"3\""]
-    # As the installer makes it: Debian 11's systemd looks for some things only in /lib.
-    command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]
+    if suite == "bullseye":
+        # As its installer makes it. Otherwise its systemd looks for some things in /lib, and they are in /usr/lib.
+        command += ["--setup-hook=/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in WITHOUT]
     command += [suite, str(unfinished), *sources(suite)]
     subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
