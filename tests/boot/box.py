@@ -222,3 +222,10 @@ def remove_abandoned() -> None:
             owner = group.name[len(PREFIX) :].partition("-")[0]
             if not Path("/proc", owner).exists():
                 remove(group)
+
+
+def remove_groups(name: str) -> None:
+    """Of a run that has ended, however it did."""
+    for root in roots():
+        for group in root.glob(f"{PREFIX}{name}-*"):
+            remove(group)
