@@ -30,6 +30,8 @@ const CONNECTIONS_PER_USER: usize = 1024;
 const CONNECTIONS_PER_UNIT: usize = 1024;
 const ENDPOINTS: usize = 2048;
 const ENDPOINTS_PER_USER: usize = 1024;
+/// systemd holds no more (`FileDescriptorStoreMax=`), nor could it pass them all.
+const MOST_ENDPOINTS: i64 = 2048;
 
 /// What the daemon does; a change takes effect at the next start.
 #[derive(Clone, Debug)]
@@ -134,12 +136,13 @@ impl Settings {
         read.extend(around(&self.policy.dir, 1));
         read.extend(around(&self.shadow_dir, 1));
         read.extend_from_slice(&self.sandbox.read);
-        // So may that of the records, or something be mounted over it.
+        // So may that of the records, or something be mounted over it, where it is not a mount of the unit.
+        let levels = if are_sockets_passed { 1 } else { 2 };
         let mut write: Vec<_> = self
             .audit
             .file
             .iter()
-            .flat_map(|file| around(file, 2))
+            .flat_map(|file| around(file, levels))
             .collect();
         if !are_sockets_passed {
             write.extend([above(&self.token.path, 1), above(&self.admin.path, 1)]);
@@ -281,8 +284,8 @@ fn limits(section: &mut Section<'_, '_>) -> (gate::Options, registry::Options) {
         },
     };
     let endpoints = registry::Options {
-        all: section.count("endpoints", ENDPOINTS),
-        per_user: section.count("endpoints-per-user", ENDPOINTS_PER_USER),
+        all: section.count_to("endpoints", MOST_ENDPOINTS, ENDPOINTS),
+        per_user: section.count_to("endpoints-per-user", MOST_ENDPOINTS, ENDPOINTS_PER_USER),
     };
     (connections, endpoints)
 }

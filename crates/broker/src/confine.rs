@@ -124,21 +124,27 @@ fn writing() -> BitFlags<AccessFs> {
 /// Whoever replaces a directory while the daemon runs makes another one, and a rule holds for the one
 /// that was there; so it is one above that is named.
 pub fn above(path: &Path, levels: usize) -> PathBuf {
-    let mut above = path.ancestors().skip(levels);
     // To name the root would be to name everything.
-    let there = above
-        .find(|dir| dir.is_dir())
-        .filter(|dir| dir.parent().is_some());
-    there.unwrap_or(path).to_owned()
+    let is_usable = |dir: &&Path| dir.parent().is_some() && dir.is_dir();
+    let above = path.ancestors().skip(levels).find(is_usable);
+    let below = || path.ancestors().take(levels).filter(is_usable).last();
+    above.or_else(below).unwrap_or(path).to_owned()
 }
 
 /// The same, for what the path names and for what it leads to by links.
 pub fn around(path: &Path, levels: usize) -> impl Iterator<Item = PathBuf> {
-    let real = path.canonicalize().ok();
-    [Some(path.to_owned()), real]
+    [path.to_owned(), resolved(path)]
         .into_iter()
-        .flatten()
         .map(move |path| above(&path, levels))
+}
+
+/// Without links, as far as it is there.
+fn resolved(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|ancestor| {
+        let real = ancestor.canonicalize().ok()?;
+        Some(real.join(path.strip_prefix(ancestor).ok()?))
+    });
+    there.unwrap_or_else(|| path.to_owned())
 }
 
 impl fmt::Display for Confinement {
@@ -270,10 +276,13 @@ mod tests {
         for path in ["/etc", "/missing/dir"].map(Path::new) {
             assert_eq!(above(path, 1), path);
         }
+        assert_eq!(above(Path::new("/etc/missing"), 2), Path::new("/etc"));
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&inner, &link).unwrap();
         let found: Vec<_> = around(&link, 1).collect();
         assert_eq!(found, [dir.path().to_owned(), dir.path().join("a")]);
+        let found: Vec<_> = around(&link.join("missing"), 1).collect();
+        assert_eq!(found, [link, inner]);
     }
 
     #[test]

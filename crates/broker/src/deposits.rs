@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arcbroker_policy::{Identity, Resource};
@@ -31,8 +32,10 @@ pub struct Deposits {
     manager: Manager,
     /// Where tokens come from: those of elsewhere are not the machine's own.
     source: Arc<str>,
-    /// The number of the one that is held for a slot.
-    numbers: Mutex<HashMap<Key, u64>>,
+    /// What is held for each slot.
+    names: Mutex<HashMap<Key, String>>,
+    /// Above those of all that was ever held.
+    next: AtomicU64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -46,6 +49,7 @@ struct Note {
 /// A slot that was held.
 struct Found {
     key: Key,
+    name: String,
     number: u64,
     slot: Snapshot,
 }
@@ -70,7 +74,8 @@ impl Deposits {
         Self {
             manager,
             source: source.into(),
-            numbers: Mutex::default(),
+            names: Mutex::default(),
+            next: AtomicU64::new(0),
         }
     }
 
@@ -82,23 +87,22 @@ impl Deposits {
         let Some(slot) = slot.snapshot() else {
             return self.withdraw(key);
         };
-        let before = lock(&self.numbers).get(key).copied();
-        let number = before.map_or(0, |number| number.saturating_add(1));
-        if let Err(error) = self.hold(key, number, slot) {
+        let name = name(key, self.next.fetch_add(1, Ordering::Relaxed));
+        if let Err(error) = self.hold(key, &name, slot) {
             tracing::warn!(resource = %key.resource, %error, "systemd could not be asked to hold a token: a restart fetches it anew");
             return;
         }
-        lock(&self.numbers).insert(key.clone(), number);
+        let before = lock(&self.names).insert(key.clone(), name);
         if let Some(before) = before {
-            self.manager.let_go(&name(key, before));
+            self.manager.let_go(&before);
         }
     }
 
     /// Has a slot held no more.
     pub fn withdraw(&self, key: &Key) {
-        let number = lock(&self.numbers).remove(key);
-        if let Some(number) = number {
-            self.manager.let_go(&name(key, number));
+        let name = lock(&self.names).remove(key);
+        if let Some(name) = name {
+            self.manager.let_go(&name);
         }
     }
 
@@ -109,10 +113,12 @@ impl Deposits {
             .filter_map(|(name, descriptors)| self.read_or_let_go(&name, descriptors))
             .collect();
         read.sort_by_key(|found| found.number);
+        let last = read.last().map_or(0, |found| found.number);
+        self.next.store(last.saturating_add(1), Ordering::Relaxed);
         let mut newest: HashMap<Key, Found> = HashMap::new();
         for found in read {
             if let Some(older) = newest.insert(found.key.clone(), found) {
-                self.manager.let_go(&name(&older.key, older.number));
+                self.manager.let_go(&older.name);
             }
         }
         let mut found: Vec<_> = newest.into_values().collect();
@@ -124,8 +130,10 @@ impl Deposits {
     }
 
     fn restore(&self, found: Found) -> Option<(Key, Slot)> {
-        let Found { key, number, slot } = found;
-        lock(&self.numbers).insert(key.clone(), number);
+        let Found {
+            key, name, slot, ..
+        } = found;
+        lock(&self.names).insert(key.clone(), name);
         let slot = Slot::restore(slot, &key.resource);
         if slot.is_none() {
             tracing::warn!(resource = %key.resource, "a token that systemd held is let go: it is for something else");
@@ -134,7 +142,7 @@ impl Deposits {
         Some((key, slot?))
     }
 
-    fn hold(&self, key: &Key, number: u64, slot: Snapshot) -> io::Result<()> {
+    fn hold(&self, key: &Key, name: &str, slot: Snapshot) -> io::Result<()> {
         let note = Note {
             source: self.source.to_string(),
             identity: key.identity.to_string(),
@@ -142,7 +150,7 @@ impl Deposits {
             slot,
         };
         let memory = NOTE.write(&note)?;
-        self.manager.hold(&name(key, number), &[memory.as_fd()])
+        self.manager.hold(name, &[memory.as_fd()])
     }
 
     fn read_or_let_go(&self, name: &str, descriptors: Vec<OwnedFd>) -> Option<Found> {
@@ -166,6 +174,7 @@ impl Deposits {
         let identity: Option<Identity> = note.identity.parse().ok();
         let resource = Resource::exact(&note.resource).ok();
         Ok(Found {
+            name: name.to_owned(),
             number: number.ok_or(Useless::Damaged)?,
             key: Key {
                 identity: identity.ok_or(Useless::Damaged)?,

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::digest::Digest;
 use crate::endpoint::Endpoint;
-use crate::keep::PREFIX;
+use crate::keep::{NAME, PREFIX};
 use crate::loopback::{Loopback, NotServed};
 use crate::off_thread;
 use crate::peer::{Watched, refuse_passed};
@@ -34,8 +34,6 @@ use crate::stream::Stream;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a secret.
 const SECRET: usize = 32;
-/// Bytes of the number that makes a name.
-const NAME: usize = 8;
 
 /// Why a caller gets no endpoint.
 #[derive(Debug, thiserror::Error)]

@@ -4,11 +4,11 @@
 
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::stat::fstat;
 use tracing::field::{Field, Visit};
@@ -20,12 +20,16 @@ use crate::journal::{IDENTIFIER, field};
 use crate::record::is_hidden;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// For a journal that has not read what came before.
-const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Sends events to the journal.
+/// Sends events to the journal, and waits for it at no time: a journal that hangs must not hold up the daemon.
 #[derive(Debug)]
-pub(crate) struct JournalLog(UnixDatagram);
+pub(crate) struct JournalLog {
+    socket: UnixDatagram,
+    /// Named with each entry: whoever serves it may change.
+    path: PathBuf,
+    /// Events that it did not take, since it last took one.
+    lost: AtomicU64,
+}
 
 /// The values of one event, as a message and as fields.
 #[derive(Default)]
@@ -45,9 +49,12 @@ impl JournalLog {
     fn to(path: &Path) -> io::Result<Self> {
         fs::metadata(path)?;
         let socket = UnixDatagram::unbound()?;
-        socket.connect(path)?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self(socket))
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+            lost: AtomicU64::new(0),
+        })
     }
 }
 
@@ -65,7 +72,12 @@ impl<S: Subscriber> Layer<S> for JournalLog {
         let mut values = Values::default();
         event.record(&mut values);
         let metadata = event.metadata();
-        let message = format!("{}{}", values.message, values.rest);
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let before = match lost {
+            0 => String::new(),
+            lost => format!(" (the journal did not take {lost} messages before this)"),
+        };
+        let message = format!("{}{}{before}", values.message, values.rest);
         let mut entry = values.entry;
         field(&mut entry, "MESSAGE", &message);
         field(&mut entry, "PRIORITY", priority(*metadata.level()));
@@ -74,9 +86,9 @@ impl<S: Subscriber> Layer<S> for JournalLog {
             field(&mut entry, "CODE_FILE", file);
             field(&mut entry, "CODE_LINE", &line.to_string());
         }
-        if self.0.send(&entry).is_err() {
-            // It goes to the journal as well, as text.
-            writeln!(io::stderr(), "{message}").unwrap_or_default();
+        if self.socket.send_to(&entry, &self.path).is_err() {
+            self.lost
+                .fetch_add(lost.saturating_add(1), Ordering::Relaxed);
         }
     }
 }
@@ -155,6 +167,31 @@ mod tests {
              SYSLOG_IDENTIFIER=arcbrokerd\nCODE_FILE={file}\nCODE_LINE="
         );
         assert!(entry.starts_with(&expected), "{entry:?}");
+    }
+
+    #[test]
+    fn a_journal_that_does_not_read_is_not_waited_for_and_is_told_of_what_it_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let journal = UnixDatagram::bind(&path).unwrap();
+        let subscriber = tracing_subscriber::registry().with(JournalLog::to(&path).unwrap());
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..10_000 {
+                tracing::info!(number, "again");
+            }
+            let mut entry = [0; 1024];
+            journal.set_nonblocking(true).unwrap();
+            let taken = std::iter::from_fn(|| journal.recv(&mut entry).ok()).count();
+            assert!((1..10_000).contains(&taken), "{taken}");
+            tracing::info!("at last");
+            let length = journal.recv(&mut entry).unwrap();
+            let entry = String::from_utf8_lossy(&entry[..length]);
+            let told = format!(
+                "at last (the journal did not take {} messages before this)",
+                10_000 - taken
+            );
+            assert!(entry.contains(&told), "{entry}");
+        });
     }
 
     #[test]

@@ -26,7 +26,10 @@ use crate::sealed;
 use crate::unit_group::UnitGroup;
 
 /// What the names begin with under which systemd holds endpoints.
-pub const PREFIX: &str = "endpoint.";
+pub const PREFIX: &str = "e.";
+/// Bytes of the number that makes a name. Short: systemd passes the names of all descriptors in one variable of the
+/// environment, and the kernel starts no program with one of more than 128 KiB.
+pub const NAME: usize = 6;
 const NOTE: Kind = Kind("arcbroker-endpoint 1");
 
 /// What is written down of an endpoint.

@@ -60,11 +60,9 @@ impl Place {
 
     /// Has the service manager hold it for the next daemon, which then need not ask.
     pub fn keep(&self, manager: &Manager, source: &str) {
-        let cloud = match self {
-            Self::Known(cloud) => cloud.to_string(),
-            Self::Foreign(name) => name.to_string(),
-            Self::Unknown => return,
-        };
+        // Another name may be the word of an upstream that is not whole yet: the next daemon asks again.
+        let Self::Known(cloud) = self else { return };
+        let cloud = cloud.az_environment().to_owned();
         manager.let_go(KEPT);
         let source = source.to_owned();
         let held = NOTE
@@ -79,10 +77,8 @@ impl Place {
     pub fn kept(held: &Kept, source: &str) -> Option<Self> {
         let note = held.get(KEPT)?.first()?;
         let note: Note = NOTE.read(note).ok()?;
-        let name = note.cloud.as_str();
-        (note.source == source).then(|| {
-            Cloud::from_az_environment(name).map_or_else(|| Self::Foreign(shown(name)), Self::Known)
-        })
+        let cloud = Cloud::from_az_environment(&note.cloud)?;
+        (note.source == source).then_some(Self::Known(cloud))
     }
 
     /// The cloud whose names are used.
@@ -141,6 +137,7 @@ mod tests {
     #[test]
     fn what_was_held_is_known_at_once_unless_it_is_of_elsewhere() {
         for place in [Place::Known(Cloud::China), Place::Foreign("Moon".into())] {
+            let is_known = matches!(place, Place::Known(_));
             let held = Arc::new(Mutex::new(Kept::new()));
             let into = Arc::clone(&held);
             let manager = Manager::from_fn(move |_, descriptors| {
@@ -154,7 +151,7 @@ mod tests {
             });
             place.keep(&manager, "here");
             let held = held.lock().unwrap();
-            assert_eq!(Place::kept(&held, "here"), Some(place));
+            assert_eq!(Place::kept(&held, "here"), is_known.then_some(place));
             assert_eq!(Place::kept(&held, "elsewhere"), None);
             assert_eq!(Place::kept(&Kept::new(), "here"), None);
         }

@@ -60,8 +60,8 @@ impl Pulse {
         self.manager.stopping();
     }
 
-    /// Asks as callers do, and says so once there is an answer. A daemon that has none for itself has
-    /// none for others: then nothing is said, and the watchdog has it replaced.
+    /// Asks as callers do, and says so once there is an answer. Where the event loop or the turns of
+    /// callers stand still there is none: then nothing is said, and the watchdog has the daemon replaced.
     pub async fn beat(&self) {
         let status = self.ask().await;
         if status == StatusCode::OK {
@@ -96,12 +96,8 @@ impl Pulse {
 
     /// Health in one line, which stays the same as long as nothing changes.
     fn line(&self) -> String {
-        let (health, reasons) = self.service.board.health();
-        line(
-            health,
-            reasons.first().map(String::as_str),
-            self.service.tokens.count(),
-        )
+        let (health, _) = self.service.board.health();
+        line(health, self.service.tokens.count())
     }
 }
 
@@ -126,18 +122,15 @@ fn word(health: Health) -> &'static str {
     }
 }
 
-fn line(health: Health, reason: Option<&str>, tokens: usize) -> String {
-    let of = match tokens {
+/// Every user can read it: why something is wrong, and for which resource, is for administrators.
+fn line(health: Health, tokens: usize) -> String {
+    let tokens = match tokens {
         1 => "1 token".to_owned(),
         count => format!("{count} tokens"),
     };
-    let health = word(health);
-    match reason {
-        Some(reason) => {
-            let visible = reason.replace(char::is_control, " ");
-            format!("{health}: {visible} ({of})")
-        }
-        None => format!("{health}: {of}"),
+    match health {
+        Health::Healthy => format!("healthy: {tokens}"),
+        other => format!("{}: {tokens}; sudo arcbroker status says why", word(other)),
     }
 }
 
@@ -146,11 +139,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_one_line() {
-        assert_eq!(line(Health::Healthy, None, 1), "healthy: 1 token");
+    fn the_line_says_how_it_is_and_not_for_whom() {
+        assert_eq!(line(Health::Healthy, 1), "healthy: 1 token");
         assert_eq!(
-            line(Health::Degraded, Some("no\nanswer"), 0),
-            "degraded: no answer (0 tokens)"
+            line(Health::Degraded, 0),
+            "degraded: 0 tokens; sudo arcbroker status says why"
         );
     }
 }

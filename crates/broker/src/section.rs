@@ -40,7 +40,11 @@ impl Section<'_, '_> {
     }
 
     pub(crate) fn count(&mut self, key: &'static str, default: usize) -> usize {
-        let read = self.integer(key, 1..=1_000_000);
+        self.count_to(key, 1_000_000, default)
+    }
+
+    pub(crate) fn count_to(&mut self, key: &'static str, most: i64, default: usize) -> usize {
+        let read = self.integer(key, 1..=most);
         read.and_then(|value| usize::try_from(value.value).ok())
             .unwrap_or(default)
     }

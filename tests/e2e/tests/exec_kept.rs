@@ -23,7 +23,7 @@ async fn world() -> World {
 /// Names under which parts of endpoints are held.
 fn held(world: &World) -> Vec<String> {
     let names = fs::read_to_string(world.path("held")).unwrap_or_default();
-    let parts = names.lines().filter(|name| name.starts_with("endpoint."));
+    let parts = names.lines().filter(|name| name.starts_with("e."));
     parts.map(str::to_owned).collect()
 }
 

@@ -238,3 +238,16 @@ fn the_daemon_is_held_to_what_the_configuration_names() {
     assert!(errors("[sandbox]\nread = \"relative\"\n").contains("not an absolute path"));
     assert_eq!(errors("[sandbox]\nread = []\n"), "");
 }
+
+#[test]
+fn the_names_of_all_that_is_held_fit_into_one_variable_of_the_environment() {
+    // A terminating zero and the variable's own name count too.
+    const MOST: usize = 128 * 1024 - "LISTEN_FDNAMES=".len() - 1;
+    let endpoint = crate::keep::PREFIX.len() + 2 * crate::keep::NAME + ":".len();
+    let token = "token.0123456789abcdef.18446744073709551615:".len();
+    let others = "token:admin:machine.cloud:".len();
+    let endpoints = usize::try_from(MOST_ENDPOINTS).unwrap();
+    assert!(3 * endpoints * endpoint + 257 * token + others <= MOST);
+    let too_many = format!("[limits]\nendpoints = {}\n", MOST_ENDPOINTS + 1);
+    assert!(errors(&too_many).contains("from 1 to 2048"));
+}
