@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arcbroker_peer_sys::watch;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use tokio::net::TcpStream;
@@ -24,6 +25,7 @@ use crate::gate::Gate;
 use crate::keep;
 use crate::loopback::NotAccepted;
 use crate::manager::{Kept, Manager};
+use crate::off_thread;
 use crate::pinned::Exhausted;
 use crate::refusal;
 use crate::registry::{Place, Registry};
@@ -37,6 +39,8 @@ use crate::throttle::{self, Throttle};
 
 /// How long to leave a listener alone that cannot be accepted from.
 const PAUSE: Duration = Duration::from_millis(100);
+/// For systemd to let go of something, where it cannot be asked whether it has.
+const LET_GO: Duration = Duration::from_secs(5);
 /// Requests in a second of one user that are not a program's own: each is recorded, and a record costs.
 const STRAYS: throttle::Options = throttle::Options {
     per_user: 5,
@@ -68,6 +72,8 @@ pub struct Endpoints {
     site: Arc<Site>,
     newcomers: mpsc::UnboundedReceiver<Newcomer>,
     restored: Vec<(Endpoint, Place)>,
+    /// What systemd has held and is of no use any more.
+    dropped: Vec<(String, Vec<OwnedFd>)>,
 }
 
 #[derive(Debug)]
@@ -100,15 +106,20 @@ impl Endpoints {
         held: Kept,
         observer: &Observer,
     ) -> io::Result<Self> {
-        let restore = |(name, descriptors): (String, _)| {
-            let restored = restore(&name, descriptors, observer, &shared.registry);
-            if restored.is_none() {
-                shared.manager.let_go(&name);
+        let (mut restored, mut dropped) = (Vec::new(), Vec::new());
+        for (name, descriptors) in held {
+            let copies = descriptors
+                .iter()
+                .filter_map(|one| one.try_clone().ok())
+                .collect();
+            match restore(&name, descriptors, observer, &shared.registry) {
+                Some(endpoint) => restored.push(endpoint),
+                None => dropped.push((name, copies)),
             }
-            restored
-        };
+        }
         Ok(Self {
-            restored: held.into_iter().filter_map(restore).collect(),
+            restored,
+            dropped,
             site: Arc::new(Site {
                 shared,
                 here: Here::find()?,
@@ -127,6 +138,13 @@ impl Endpoints {
         let mut tasks = JoinSet::new();
         for (endpoint, place) in self.restored {
             tasks.spawn(Arc::clone(&self.site).host(endpoint, place, stop.clone()));
+        }
+        for (name, descriptors) in self.dropped {
+            let site = Arc::clone(&self.site);
+            tasks.spawn(async move {
+                let_go(&site.shared.manager, &name).await;
+                off_thread::release(descriptors);
+            });
         }
         let mut stopped = stop.clone();
         loop {
@@ -149,6 +167,23 @@ impl Endpoints {
             tracing::warn!("connections to endpoints were still open at the end of the drain");
         }
         Ok(())
+    }
+}
+
+/// Has systemd let go of an endpoint while its descriptors are still open here. Whoever closes a socket last may have to
+/// wait for a peer that does not read, for as long as a program has set it to: PID 1 must never be that.
+async fn let_go(manager: &Manager, name: &str) {
+    manager.let_go(name);
+    let barrier = manager
+        .barrier()
+        .and_then(|barrier| barrier.map(watch).transpose());
+    match barrier {
+        Ok(Some(barrier)) => drop(barrier.readable().await),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(name, %error, "systemd could not be asked whether it has let go of an endpoint");
+            sleep(LET_GO).await;
+        }
     }
 }
 
@@ -203,12 +238,12 @@ impl Site {
         if let Err(error) = keep::keep(&offer.endpoint, &self.shared.manager) {
             tracing::warn!(%error, "systemd could not be asked to hold an endpoint: it ends with this daemon");
         }
-        let name = offer.endpoint.name.clone();
-        match offer.accept().await {
-            Ok(endpoint) => self.host(endpoint, place, stop).await,
+        let (endpoint, told) = offer.accept().await;
+        match told {
+            Ok(()) => self.host(endpoint, place, stop).await,
             Err(error) => {
                 tracing::debug!(uid, %error, "a caller went away before it had its endpoint");
-                self.shared.manager.let_go(&name);
+                let_go(&self.shared.manager, &endpoint.name).await;
             }
         }
     }
@@ -232,7 +267,7 @@ impl Site {
                 );
             }
         }
-        self.shared.manager.let_go(&endpoint.name);
+        let_go(&self.shared.manager, &endpoint.name).await;
         drop(place);
     }
 

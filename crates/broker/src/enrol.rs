@@ -107,19 +107,15 @@ pub async fn enrol(
 }
 
 impl Offer {
-    /// Tells the caller, and gives what is to be served.
-    ///
-    /// # Errors
-    ///
-    /// When the caller is gone.
-    pub async fn accept(mut self) -> io::Result<Endpoint> {
+    /// Tells the caller, and gives what is to be served, unless the caller is gone.
+    pub async fn accept(mut self) -> (Endpoint, io::Result<()>) {
         let answer = EndpointAnswer {
             schema: SCHEMA,
             address: self.endpoint.loopback.address(),
             secret: self.secret,
         };
-        self.line.tell(&answer).await?;
-        Ok(self.endpoint)
+        let told = self.line.tell(&answer).await;
+        (self.endpoint, told)
     }
 }
 

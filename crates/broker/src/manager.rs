@@ -6,10 +6,12 @@ use std::collections::HashMap;
 use std::env;
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
 use sd_notify::NotifyState;
 
 type Tell = dyn Fn(&[NotifyState<'_>], &[BorrowedFd<'_>]) -> io::Result<()> + Send + Sync;
@@ -120,6 +122,21 @@ impl Manager {
         self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 
+    /// What is closed once it has done all that it was told before; none where there is nothing to wait
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be told.
+    pub fn barrier(&self) -> io::Result<Option<OwnedFd>> {
+        if !self.is_there() {
+            return Ok(None);
+        }
+        let (ours, its_own) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        self.send(&[NotifyState::Custom("BARRIER=1")], &[its_own.as_fd()])?;
+        Ok(Some(ours))
+    }
+
     fn tell(&self, state: &[NotifyState<'_>]) {
         if let Err(error) = self.send(state, &[]) {
             let what = state.first().map(ToString::to_string).unwrap_or_default();
@@ -145,7 +162,6 @@ impl fmt::Debug for Manager {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
     use std::sync::Mutex;
 
     use super::*;

@@ -41,11 +41,15 @@ def receive():
                 heard.write(data.decode().strip().replace("\n", " ") + "\n")
             if state.get("FDSTORE") == "1":
                 held.extend((state["FDNAME"], fd) for fd in fds)
+                fds = []
             elif state.get("FDSTOREREMOVE") == "1":
                 for name, fd in [pair for pair in held if pair[0] == state["FDNAME"]]:
                     held.remove((name, fd))
                     os.close(fd)
             write_names()
+        # Those of a barrier.
+        for fd in fds:
+            os.close(fd)
 
 
 def start():
