@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = "usr/share/doc/arcbroker"
+# The directories of what is run.
+EXECUTABLES = ("usr/bin", "usr/lib/systemd/system-generators")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def rustc(what: str) -> str:
 
 def settle(tree: Path, epoch: int) -> None:
     """Gives every file the mode and the time it has in the packages."""
-    programs = (tree / "usr/bin", tree / "usr/lib/systemd/system-generators")
+    programs = [tree / directory for directory in EXECUTABLES]
     for path in [tree, *tree.rglob("*")]:
         path.chmod(0o755 if path.is_dir() or path.parent in programs else 0o644)
         os.utime(path, (epoch, epoch))
