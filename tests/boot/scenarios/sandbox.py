@@ -41,7 +41,8 @@ WANTED = {
     "a socket of netlink": "done",
     "a socket for packets": "EAFNOSUPPORT",
     "a socket for virtual machines": "EAFNOSUPPORT",
-    "memory to write and execute": "EPERM",
+    # By a filter of system calls or, with newer versions of systemd and of the kernel, by the kernel itself.
+    "memory to write and execute": ("EPERM", "EACCES"),
     "a user namespace": "EPERM",
     "another personality": "EPERM",
     "to be traced": "EPERM",
@@ -87,8 +88,9 @@ def from_inside(report: Report) -> None:
         outside = json.loads(run(*AS_THE_DAEMON, f"{TESTS}/probe", "sandbox", str(port)).stdout)
         azure_vm(report, port)
     for name, wanted in WANTED.items():
-        without = "" if outside[name] == wanted else f" (without the sandbox: {outside[name]})"
-        report.equal(f"{name}: {wanted}{without}", inside[name], wanted)
+        found, allowed = inside[name], wanted if isinstance(wanted, tuple) else (wanted,)
+        without = "" if outside[name] == found else f" (without the sandbox: {outside[name]})"
+        report.check(f"{name}: {found}{without}", found in allowed, f"wanted {' or '.join(allowed)}")
 
 
 def azure_vm(report: Report, port: int) -> None:
