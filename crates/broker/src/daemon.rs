@@ -424,6 +424,8 @@ async fn tend(
             if look(service, reloader).await {
                 pulse.settled();
             }
+            // Upstream may have answered for the first time.
+            pulse.tell();
         }
     };
     let beat_wanted = Notify::new();

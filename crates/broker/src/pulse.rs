@@ -69,6 +69,11 @@ impl Pulse {
         } else {
             tracing::error!(%status, "the daemon does not answer its own request");
         }
+        self.tell();
+    }
+
+    /// Says how the daemon is, if that has changed.
+    pub fn tell(&self) {
         let line = self.line();
         let mut told = lock(&self.told);
         if *told != line {
