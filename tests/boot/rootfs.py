@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -33,8 +34,6 @@ MASKED = (
 )
 
 WITHOUT = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
-
-ARCHIVE, SECURITY = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
 
 
 def prepared(suite: str, cache: Path) -> Path:
@@ -71,12 +70,14 @@ def make(suite: str, root: Path) -> None:
 
 
 def sources(suite: str) -> list[str]:
-    """From where this machine's own packages come, if they come from Debian."""
+    """From where this machine's own packages come, which must be Debian's."""
     command = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)"]
     listed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
     uris = [uri for origin, _, uri in (line.partition(" ") for line in listed.splitlines()) if origin == "Debian"]
-    archive = next((uri for uri in uris if "security" not in uri), ARCHIVE)
-    security = next((uri for uri in uris if "security" in uri), SECURITY)
+    archive = next((uri for uri in uris if "security" not in uri), None)
+    security = next((uri for uri in uris if "security" in uri), None)
+    if archive is None or security is None:
+        sys.exit("apt knows no archive of Debian and its security updates")
     return [f"deb {archive} {suite} main", f"deb {security} {suite}-security main"]
 
 
