@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arcbroker_peer_sys::watch;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use tokio::net::TcpStream;
@@ -39,8 +38,6 @@ use crate::throttle::{self, Throttle};
 
 /// How long to leave a listener alone that cannot be accepted from.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For systemd to let go of something, where it cannot be asked whether it has.
-const LET_GO: Duration = Duration::from_secs(5);
 /// Requests in a second of one user that are not a program's own: each is recorded, and a record costs.
 const STRAYS: throttle::Options = throttle::Options {
     per_user: 5,
@@ -142,7 +139,7 @@ impl Endpoints {
         for (name, descriptors) in self.dropped {
             let site = Arc::clone(&self.site);
             tasks.spawn(async move {
-                let_go(&site.shared.manager, &name).await;
+                keep::let_go(&name, &site.shared.manager).await;
                 off_thread::release(descriptors);
             });
         }
@@ -167,23 +164,6 @@ impl Endpoints {
             tracing::warn!("connections to endpoints were still open at the end of the drain");
         }
         Ok(())
-    }
-}
-
-/// Has systemd let go of an endpoint while its descriptors are still open here. Whoever closes a socket last may have to
-/// wait for a peer that does not read, for as long as a program has set it to: PID 1 must never be that.
-async fn let_go(manager: &Manager, name: &str) {
-    manager.let_go(name);
-    let barrier = manager
-        .barrier()
-        .and_then(|barrier| barrier.map(watch).transpose());
-    match barrier {
-        Ok(Some(barrier)) => drop(barrier.readable().await),
-        Ok(None) => {}
-        Err(error) => {
-            tracing::warn!(name, %error, "systemd could not be asked whether it has let go of an endpoint");
-            sleep(LET_GO).await;
-        }
     }
 }
 
@@ -243,7 +223,7 @@ impl Site {
             Ok(()) => self.host(endpoint, place, stop).await,
             Err(error) => {
                 tracing::debug!(uid, %error, "a caller went away before it had its endpoint");
-                let_go(&self.shared.manager, &endpoint.name).await;
+                keep::let_go(&endpoint.name, &self.shared.manager).await;
             }
         }
     }
@@ -267,7 +247,7 @@ impl Site {
                 );
             }
         }
-        let_go(&self.shared.manager, &endpoint.name).await;
+        keep::let_go(&endpoint.name, &self.shared.manager).await;
         drop(place);
     }
 

@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, UnixAddr, sendto};
 use serde_json::{Map, Value};
 
 use crate::lane::{AuditError, Taken};
-use crate::record::is_hidden;
+use crate::record::visible;
 
 /// How long an entry may wait for a journal that has not read the ones before.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -120,7 +120,7 @@ pub(crate) fn field(entry: &mut Vec<u8>, name: &str, value: &str) {
 /// One line for people, in which nothing hides; the fields beside it are for programs, and hold what
 /// was there.
 fn message(record: &Map<String, Value>) -> String {
-    let get = |key| visible(&text(record, key));
+    let get = |key| visible(&text(record, key), &[]);
     let part = |key, before, after| match get(key) {
         value if value.is_empty() => String::new(),
         value => format!("{before}{value}{after}"),
@@ -154,13 +154,6 @@ fn text(record: &Map<String, Value>, key: &str) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     }
-}
-
-fn visible(text: &str) -> String {
-    let escape = |c: char| is_hidden(c).then(|| c.escape_default().to_string());
-    text.chars()
-        .map(|c| escape(c).unwrap_or_else(|| c.to_string()))
-        .collect()
 }
 
 /// Of syslog(3): what an administrator should look at is a warning.

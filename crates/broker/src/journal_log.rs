@@ -17,9 +17,11 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use crate::journal::{IDENTIFIER, field};
-use crate::record::is_hidden;
+use crate::record::visible;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
+/// Lines of a message stay lines.
+const LINES: &[char] = &['\n', '\t'];
 
 /// Sends events to the journal, and waits for it at no time: a journal that hangs must not hold up the daemon.
 #[derive(Debug)]
@@ -96,10 +98,10 @@ impl<S: Subscriber> Layer<S> for JournalLog {
 impl Values {
     fn add(&mut self, name: &str, value: &str) {
         if name == "message" {
-            self.message = visible(value);
+            self.message = visible(value, LINES);
             return;
         }
-        write!(self.rest, " {name}={}", visible(value)).unwrap_or_default();
+        write!(self.rest, " {name}={}", visible(value, LINES)).unwrap_or_default();
         let name = format!("ARCBROKER_{}", name.to_ascii_uppercase());
         field(&mut self.entry, &name, value);
     }
@@ -113,17 +115,6 @@ impl Visit for Values {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.add(field.name(), &format!("{value:?}"));
     }
-}
-
-/// Lines stay lines, and nothing commands the terminal of who reads them.
-fn visible(text: &str) -> String {
-    let escape = |c: char| is_hidden(c) && c != '\n' && c != '\t';
-    text.chars()
-        .map(|c| match c {
-            c if escape(c) => c.escape_default().to_string(),
-            c => c.to_string(),
-        })
-        .collect()
 }
 
 /// Of syslog(3).

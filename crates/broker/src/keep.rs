@@ -7,11 +7,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arcbroker_client::wire::Lifetime;
+use arcbroker_peer_sys::watch;
 use arcbroker_policy::{Caller, Unit};
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 
 use crate::digest::Digest;
 use crate::endpoint::Endpoint;
@@ -31,6 +34,8 @@ pub const PREFIX: &str = "e.";
 /// environment, and the kernel starts no program with one of more than 128 KiB.
 pub const NAME: usize = 6;
 const NOTE: Kind = Kind("arcbroker-endpoint 1");
+/// For systemd to let go of something, where it cannot be asked whether it has.
+const LET_GO: Duration = Duration::from_secs(5);
 
 /// What is written down of an endpoint.
 #[derive(Debug, Deserialize, Serialize)]
@@ -88,6 +93,23 @@ pub fn keep(endpoint: &Endpoint, manager: &Manager) -> io::Result<()> {
     };
     let descriptors = [endpoint.loopback.listener().as_fd(), process, note.as_fd()];
     manager.hold(&endpoint.name, &descriptors)
+}
+
+/// Has systemd let go of an endpoint while its descriptors are still open here. Whoever closes a socket last may have to
+/// wait for a peer that does not read, for as long as a program has set it to: PID 1 must never be that.
+pub async fn let_go(name: &str, manager: &Manager) {
+    manager.let_go(name);
+    let barrier = manager
+        .barrier()
+        .and_then(|barrier| barrier.map(watch).transpose());
+    match barrier {
+        Ok(Some(barrier)) => drop(barrier.readable().await),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(name, %error, "systemd could not be asked whether it has let go of an endpoint");
+            sleep(LET_GO).await;
+        }
+    }
 }
 
 /// A descriptor that no other endpoint of the process has: systemd keeps no two of the same.

@@ -100,6 +100,7 @@ pub mod endpoints;
 pub mod pulse;
 pub mod process;
 pub mod ticker;
+pub mod upkeep;
 mod journal_log;
 pub mod logging;
 pub mod confine;

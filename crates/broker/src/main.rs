@@ -8,8 +8,9 @@ use std::{env, panic};
 
 use arcbroker_broker::args::Args;
 use arcbroker_broker::config::Settings;
-use arcbroker_broker::daemon::{self, DaemonError, Signal, World};
+use arcbroker_broker::daemon::{self, DaemonError, World};
 use arcbroker_broker::listen::Passed;
+use arcbroker_broker::upkeep::Signal;
 use arcbroker_broker::{check, logging, process};
 use clap::Parser as _;
 use nix::libc;

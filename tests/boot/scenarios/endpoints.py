@@ -12,6 +12,8 @@ from lib.manager import eventually, run, show, systemctl
 from lib.report import Report
 
 RESOURCE = "https://vault.azure.net"
+# Of what systemd holds, those for a token.
+TOKENS = 1
 
 
 def play(report: Report) -> None:
@@ -23,30 +25,25 @@ def play(report: Report) -> None:
     with Program() as program:
         first = program.ask()
         report.equal("a program below arcbroker exec gets a token", first, "200")
-        report.equal("systemd holds three descriptors for it", held() - before - tokens(), 3)
+        report.equal("systemd holds three descriptors for it", held() - before - TOKENS, 3)
         for what, event in EVENTS.items():
             event()
             report.equal(f"after {what} it gets one at the same address, with the same secret", program.ask(), "200")
         end_meanwhile = Program()
         report.equal("so does a second program", end_meanwhile.ask(), "200")
-        report.equal("for which systemd holds as many", held() - before - tokens(), 6)
+        report.equal("for which systemd holds as many", held() - before - TOKENS, 6)
         os.kill(machine.main_process(), signal.SIGSTOP)
         end_meanwhile.end()
         os.kill(machine.main_process(), signal.SIGKILL)
-        eventually("systemd lets go of what it held for one that ended meanwhile", lambda: held() - before - tokens() == 3)
-        report.equal("an endpoint whose program ends while there is no daemon is let go of", held() - before - tokens(), 3)
+        eventually("systemd lets go of what it held for one that ended meanwhile", lambda: held() - before - TOKENS == 3)
+        report.equal("an endpoint whose program ends while there is no daemon is let go of", held() - before - TOKENS, 3)
         report.equal("and the other one is served", program.ask(), "200")
-    eventually("systemd has let go of it", lambda: held() - before - tokens() == 0)
-    report.equal("when the program ends, systemd holds nothing for it any more", held() - before - tokens(), 0)
+    eventually("systemd has let go of it", lambda: held() - before - TOKENS == 0)
+    report.equal("when the program ends, systemd holds nothing for it any more", held() - before - TOKENS, 0)
 
 
 def held() -> int:
     return int(show("arcbroker.service", "NFileDescriptorStore"))
-
-
-def tokens() -> int:
-    """Of what is held, that which is for the one token there is."""
-    return 1
 
 
 def kill() -> None:

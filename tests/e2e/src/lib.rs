@@ -25,6 +25,7 @@ mod elsewhere;
 mod faults;
 mod flood;
 mod ground;
+mod holder;
 mod program;
 mod relay;
 mod rules;
@@ -41,6 +42,7 @@ pub use disk::SmallDisk;
 pub use elsewhere::Elsewhere;
 pub use flood::Flood;
 pub use ground::Ground;
+pub use holder::holder;
 pub use program::{Endpoint, Program, exec};
 pub use relay::Relay;
 pub use rules::rules;
@@ -49,15 +51,6 @@ pub use users::{DAEMON_UID, HIMDS_GID, SOCKET_GID, User, is_root, skip, skip_unl
 pub use world::{Setup, World};
 
 use std::time::Duration;
-
-/// A stand-in for systemd that holds what the daemon gives it, for [`Setup::wrapper`]: the names of it are the lines
-/// of the file `held` in the directory of the test.
-pub fn holder() -> Vec<String> {
-    let script = include_str!("holder.py");
-    ["python3", "-c", script, "{dir}/held"]
-        .map(str::to_owned)
-        .to_vec()
-}
 
 /// How long a test waits for something that takes milliseconds on a quiet machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

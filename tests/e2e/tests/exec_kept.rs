@@ -6,41 +6,17 @@
     reason = "a test fails by panicking"
 )]
 
-use std::fs;
-
-use arcbroker_e2e::{Program, Setup, World, eventually, holder};
+use arcbroker_e2e::{Program, World, eventually};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-async fn world() -> World {
-    World::with(Setup {
-        wrapper: holder(),
-        ..Setup::default()
-    })
-    .await
-}
 
 /// Names under which parts of endpoints are held.
 fn held(world: &World) -> Vec<String> {
-    let names = fs::read_to_string(world.path("held")).unwrap_or_default();
-    let parts = names.lines().filter(|name| name.starts_with("e."));
-    parts.map(str::to_owned).collect()
-}
-
-/// Ends the daemon, and waits for the next one.
-async fn replace(world: &World, signal: Signal) {
-    let before = world.status().await.pid;
-    kill(Pid::from_raw(before.cast_signed()), signal).unwrap();
-    eventually("another daemon serves", || async {
-        let status = std::panic::AssertUnwindSafe(world.admin_client().status()).await;
-        status.is_ok_and(|status| status.pid != before)
-    })
-    .await;
+    world.names_held("e.")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_serves_again_after_the_daemon_was_killed() {
-    let world = world().await;
+    let world = World::held().await;
     let mut program = Program::start(&world, &[], &[]).await;
     assert_eq!(program.fetch().await.status, 200);
     eventually("a listener, a process and a note are held", || async {
@@ -48,7 +24,7 @@ async fn an_endpoint_serves_again_after_the_daemon_was_killed() {
     })
     .await;
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-        replace(&world, signal).await;
+        world.replace_daemon(signal).await;
         let (address, secret) = (program.address, program.secret.clone());
         let again = program
             .run("echo $IDENTITY_ENDPOINT $IDENTITY_HEADER")
@@ -74,9 +50,9 @@ async fn an_endpoint_serves_again_after_the_daemon_was_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_waits_while_there_is_no_daemon_is_served_by_the_next() {
-    let world = world().await;
+    let world = World::held().await;
     let mut program = Program::start(&world, &[], &[]).await;
-    let daemon = Pid::from_raw(world.status().await.pid.cast_signed());
+    let daemon = world.daemon_pid().await;
     kill(daemon, Signal::SIGSTOP).unwrap();
     let (asked, ()) = tokio::join!(program.fetch(), async {
         // Whatever was accepted by the first daemon is lost with it; this was not.
@@ -87,10 +63,10 @@ async fn a_connection_that_waits_while_there_is_no_daemon_is_served_by_the_next(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_held_for_a_program_that_ended_meanwhile_is_let_go() {
-    let world = world().await;
+    let world = World::held().await;
     let staying = Program::start(&world, &[], &[]).await;
     let leaving = Program::start(&world, &[], &[]).await;
-    let daemon = Pid::from_raw(world.status().await.pid.cast_signed());
+    let daemon = world.daemon_pid().await;
     kill(daemon, Signal::SIGSTOP).unwrap();
     eventually("both are held", || async { held(&world).len() == 6 }).await;
     leaving.end().await;

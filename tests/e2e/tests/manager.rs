@@ -10,7 +10,6 @@ use std::fs;
 
 use arcbroker_e2e::{Setup, World, eventually, holder};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 /// With a watchdog that wants to hear something every so many microseconds.
 async fn watched(microseconds: u32) -> World {
@@ -43,8 +42,8 @@ async fn it_hears_of_the_start_of_health_of_reloads_and_of_the_end() {
     assert_eq!(world.token("keyvault").await.status, 200);
     hears(&world, "STATUS=healthy: 1 token").await;
     let lines = heard(&world).len();
-    let pid = world.status().await.pid;
-    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP).unwrap();
+    let daemon = world.daemon_pid().await;
+    kill(daemon, Signal::SIGHUP).unwrap();
     let since = || heard(&world).split_off(lines);
     eventually("the reload is over", || async {
         let since = since();
@@ -55,7 +54,7 @@ async fn it_hears_of_the_start_of_health_of_reloads_and_of_the_end() {
         begun.is_some() && over > begun
     })
     .await;
-    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).unwrap();
+    kill(daemon, Signal::SIGTERM).unwrap();
     hears(&world, "STOPPING=1").await;
 }
 
@@ -67,12 +66,12 @@ async fn the_watchdog_is_fed_as_often_as_it_wants_and_not_by_a_daemon_that_hangs
         lines.iter().filter(|line| *line == "WATCHDOG=1").count()
     };
     eventually("it is fed again and again", || async { fed() > 3 }).await;
-    let pid = Pid::from_raw(world.status().await.pid.cast_signed());
-    kill(pid, Signal::SIGSTOP).unwrap();
+    let daemon = world.daemon_pid().await;
+    kill(daemon, Signal::SIGSTOP).unwrap();
     let before = fed();
     // Ten times what it is fed in.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert!(fed() <= before + 1, "one may have been under way");
-    kill(pid, Signal::SIGCONT).unwrap();
+    kill(daemon, Signal::SIGCONT).unwrap();
     eventually("it is fed again", || async { fed() > before + 2 }).await;
 }

@@ -6,39 +6,15 @@
     reason = "a test fails by panicking"
 )]
 
-use std::fs;
-
-use arcbroker_e2e::{Setup, World, eventually, holder};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use arcbroker_e2e::{World, eventually};
+use nix::sys::signal::Signal;
 
 const VAULT: &str = "https%3A%2F%2Fvault.azure.net";
 const STORAGE: &str = "https%3A%2F%2Fstorage.azure.com%2F";
 
-async fn world() -> World {
-    World::with(Setup {
-        wrapper: holder(),
-        ..Setup::default()
-    })
-    .await
-}
-
 /// Names under which tokens are held.
 fn held(world: &World) -> Vec<String> {
-    let names = fs::read_to_string(world.path("held")).unwrap_or_default();
-    let tokens = names.lines().filter(|name| name.starts_with("token."));
-    tokens.map(str::to_owned).collect()
-}
-
-/// Ends the daemon, and waits for the next one.
-async fn replace(world: &World, signal: Signal) {
-    let before = world.status().await.pid;
-    kill(Pid::from_raw(before.cast_signed()), signal).unwrap();
-    eventually("another daemon serves", || async {
-        let status = world.admin_client().status().await;
-        status.is_ok_and(|status| status.pid != before)
-    })
-    .await;
+    world.names_held("token.")
 }
 
 async fn tokens(world: &World) -> Vec<String> {
@@ -53,12 +29,12 @@ async fn tokens(world: &World) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_answer_after_a_restart_or_a_kill_comes_from_what_was_kept() {
-    let world = world().await;
+    let world = World::held().await;
     let before = tokens(&world).await;
     eventually("both tokens are held", || async { held(&world).len() == 2 }).await;
     let asked = world.asked().len();
     for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGKILL] {
-        replace(&world, signal).await;
+        world.replace_daemon(signal).await;
         assert_eq!(tokens(&world).await, before, "{signal}");
         let record = world.audit().pop().unwrap();
         assert_eq!(record["cache"], "cache", "{record}");
@@ -75,23 +51,23 @@ async fn the_first_answer_after_a_restart_or_a_kill_comes_from_what_was_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_needs_no_upstream_at_all() {
-    let mut world = world().await;
+    let mut world = World::held().await;
     let before = tokens(&world).await;
     eventually("both tokens are held", || async { held(&world).len() == 2 }).await;
     world.stop_simulator().await;
-    replace(&world, Signal::SIGKILL).await;
+    world.replace_daemon(Signal::SIGKILL).await;
     assert_eq!(tokens(&world).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_flushed_is_let_go() {
-    let world = world().await;
+    let world = World::held().await;
     tokens(&world).await;
     eventually("both tokens are held", || async { held(&world).len() == 2 }).await;
     let flushed = world.command("/v1/flush").await;
     assert_eq!(flushed.status, 200, "{flushed:?}");
     let asked = world.asked().len();
-    replace(&world, Signal::SIGKILL).await;
+    world.replace_daemon(Signal::SIGKILL).await;
     tokens(&world).await;
     assert!(world.asked().len() > asked, "upstream was asked again");
 }

@@ -16,6 +16,7 @@ use arcbroker_broker::place::Place;
 use arcbroker_broker::registry::Registry;
 use arcbroker_broker::rules::Reloader;
 use arcbroker_broker::service::Service;
+use arcbroker_broker::upkeep;
 use arcbroker_client::wire::path;
 use arcbroker_policy::{Caller, Diagnostics, Identity};
 use hyper::{Method, Request};
@@ -126,14 +127,14 @@ impl Machine {
 
     /// Everything that the daemon does from time to time.
     pub fn tick(&self) {
-        daemon::sweep(&self.service);
+        upkeep::sweep(&self.service);
         if self.is_settled() || self.looking.swap(true, Ordering::Relaxed) {
             return;
         }
         let (service, reloader) = (Arc::clone(&self.service), Arc::clone(&self.reloader));
         let looking = Arc::clone(&self.looking);
         tokio::spawn(async move {
-            daemon::look(&service, &reloader).await;
+            upkeep::look(&service, &reloader).await;
             looking.store(false, Ordering::Relaxed);
         });
     }

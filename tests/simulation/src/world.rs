@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arcbroker_broker::chance::Chance;
-use arcbroker_broker::daemon::{TICK, World as Outside};
+use arcbroker_broker::daemon::World as Outside;
 use arcbroker_broker::manager::Manager;
+use arcbroker_broker::upkeep::TICK;
 
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::yield_now;
