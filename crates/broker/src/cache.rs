@@ -116,6 +116,8 @@ impl<S: TokenSource> TokenCache<S> {
         let held = Arc::clone(&deposits);
         let slots = moka::sync::Cache::builder()
             .max_capacity(options.slots)
+            // Without it, the first look at all keys makes room for thousands, and every later one goes through it.
+            .initial_capacity(64)
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |key: Arc<Key>, _, why| {
                 if why.was_evicted() {
