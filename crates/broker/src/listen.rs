@@ -180,7 +180,7 @@ impl Passed {
     ///
     /// # Errors
     ///
-    /// When one of them is not a listening Unix socket.
+    /// When one of them is not a listening Unix socket, or has the name of another.
     pub fn from_env() -> io::Result<Self> {
         let mut listed = ListenFd::from_env();
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -188,9 +188,13 @@ impl Passed {
         for (index, name) in names.split(':').enumerate().take(listed.len()) {
             match listed.take_unix_listener(index) {
                 Ok(socket) => {
-                    passed
-                        .sockets
-                        .extend(socket.map(|socket| (name.to_owned(), socket)));
+                    let found = socket.map(|socket| passed.sockets.insert(name.to_owned(), socket));
+                    if found.flatten().is_some() {
+                        let text = format!(
+                            "two are named `{name}`: the unit may have one ListenStream= only"
+                        );
+                        return Err(io::Error::other(text));
+                    }
                 }
                 Err(error) if SOCKETS.contains(&name) => return Err(error),
                 Err(_) => {

@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Err(error) => {
             return fail(
                 OS_ERROR,
-                &format!("what systemd passed is no socket: {error}"),
+                &format!("what systemd passed cannot be served: {error}"),
             );
         }
     };

@@ -8,16 +8,23 @@
 
 use std::process::Command;
 
-use arcbroker_e2e::{Setup, World, is_root};
+use arcbroker_e2e::{Daemon, Setup, World, eventually, is_root};
 use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
 
 const ACTIVATE: &str = "systemd-socket-activate";
 
+fn is_installed() -> bool {
+    let found = Command::new(ACTIVATE).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("SKIPPED: {ACTIVATE} is not installed (Debian package systemd)");
+    }
+    found
+}
+
 /// systemd's own test program: it listens, and becomes the daemon at the first connection.
 async fn activated() -> Option<World> {
-    if Command::new(ACTIVATE).arg("--version").output().is_err() {
-        eprintln!("SKIPPED: {ACTIVATE} is not installed (Debian package systemd)");
+    if !is_installed() {
         return None;
     }
     let words = [
@@ -55,4 +62,26 @@ async fn a_passed_socket_is_served_and_left_in_its_place() {
         UnixStream::connect(world.token_socket()).await.is_err(),
         "nobody keeps it in this test"
     );
+}
+
+/// The one that is not served would be a socket at which callers wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sockets_of_one_name_are_refused() {
+    if !is_installed() {
+        return;
+    }
+    let world = World::start().await;
+    let (one, other) = (world.path("one.sock"), world.path("other.sock"));
+    let listen = [&one, &other].map(|path| format!("--listen={}", path.display()));
+    let wrapper = [ACTIVATE, &listen[0], &listen[1], "--fdname=token:token"];
+    let log = world.path("twice.log");
+    let mut daemon = Daemon::spawn_through(&wrapper, &world.path("broker.toml"), &log);
+    eventually("somebody listens", || async {
+        one.exists() && other.exists()
+    })
+    .await;
+    let _caller = UnixStream::connect(&one).await;
+    assert_eq!(daemon.wait().await.code(), Some(71));
+    let said = daemon.log();
+    assert!(said.contains("two are named `token`"), "{said}");
 }
