@@ -16,6 +16,8 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use zeroize::Zeroizing;
 
+use crate::owners::Owners;
+
 /// Bytes of the longest key; every Azure SDK has the same limit.
 const MAX_KEY: u64 = 4096;
 /// Bytes of the longest challenge that is looked at.
@@ -28,8 +30,8 @@ const MAX_NAME: usize = 128;
 pub struct KeyFiles {
     /// HIMDS's tokens directory.
     pub dir: PathBuf,
-    /// User ids that may own the directory and the files.
-    pub owners: Vec<u32>,
+    /// Who may own the directory and the files.
+    pub owners: Owners,
 }
 
 /// The name of a key file inside the tokens directory.
@@ -183,7 +185,7 @@ impl KeyFiles {
     }
 
     fn is_trusted(&self, stat: &FileStat) -> bool {
-        self.owners.contains(&stat.st_uid) && stat.st_mode & Mode::S_IWOTH.bits() == 0
+        self.owners.contains(stat.st_uid) && stat.st_mode & Mode::S_IWOTH.bits() == 0
     }
 }
 

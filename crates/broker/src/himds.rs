@@ -13,6 +13,7 @@ use crate::challenge::KeyFiles;
 use crate::dial::{Connector, DialError};
 use crate::failure::Cause;
 use crate::link::{LOCAL, Link, REMOTE};
+use crate::owners::Owners;
 
 /// The one api-version that every agent in use knows, for tokens and for documents.
 pub const API_VERSION: &str = "2020-06-01";
@@ -23,7 +24,7 @@ pub struct Himds {
     /// Its address: always loopback.
     pub endpoint: SocketAddr,
     /// Who may hold the endpoint.
-    pub owners: Vec<u32>,
+    pub owners: Owners,
     /// Where it puts key files.
     pub keys: KeyFiles,
 }

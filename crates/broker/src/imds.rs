@@ -12,6 +12,7 @@ use hyper::StatusCode;
 use crate::dial::{Connector, DialError};
 use crate::failure::Cause;
 use crate::link::{Link, REMOTE};
+use crate::owners::Owners;
 use crate::token::Class;
 
 /// The only address of IMDS.
@@ -33,7 +34,7 @@ pub struct Imds {
     /// [`ADDRESS`], or a stand-in on loopback.
     pub endpoint: SocketAddr,
     /// Who may hold an endpoint on loopback.
-    pub owners: Vec<u32>,
+    pub owners: Owners,
 }
 
 impl Imds {

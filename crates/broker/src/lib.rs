@@ -46,6 +46,7 @@ pub mod flight;
 pub mod principals;
 pub mod cache;
 pub mod owner;
+pub mod owners;
 pub mod dial;
 pub mod link;
 pub mod kind;

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{sleep, timeout};
 
 use crate::dial::{Connector, DialError, Opened, Owner};
+use crate::owners::Owners;
 
 /// How long an answer may take that needs no more than upstream itself.
 pub const LOCAL: Duration = Duration::from_secs(10);
@@ -48,19 +49,27 @@ impl Link {
     pub async fn dial(
         connector: &Connector,
         address: SocketAddr,
-        owners: &[u32],
+        owners: &Owners,
     ) -> Result<Self, DialError> {
         let link = Self::connect(connector, address).await?;
         let (mut pause, longest) = ACCEPT_POLL;
         let attested = async {
-            while !link.attest(owners)? {
+            loop {
+                let attested = link.attest(owners);
+                // It may be a user that was made, or made anew, since the names were looked up.
+                let is_stranger = matches!(attested, Err(DialError::Owner { .. }));
+                if is_stranger && owners.look_again().await {
+                    continue;
+                }
+                if attested? {
+                    return Ok(());
+                }
                 if link.sender.is_closed() {
                     return Err(DialError::Closed(address));
                 }
                 sleep(pause).await;
                 pause = (2 * pause).min(longest);
             }
-            Ok(())
         };
         let limit = ACCEPT;
         timeout(limit, attested)
@@ -95,10 +104,10 @@ impl Link {
     /// # Errors
     ///
     /// When somebody else holds it, or the kernel does not say.
-    pub fn attest(&self, owners: &[u32]) -> Result<bool, DialError> {
+    pub fn attest(&self, owners: &Owners) -> Result<bool, DialError> {
         let address = self.address;
         match (self.owner)() {
-            Ok(Some(uid)) if owners.contains(&uid) => Ok(true),
+            Ok(Some(uid)) if owners.contains(uid) => Ok(true),
             Ok(Some(uid)) => Err(DialError::Owner { address, uid }),
             Ok(None) => Ok(false),
             Err(source) => Err(DialError::UnknownOwner { address, source }),

@@ -9,6 +9,8 @@ use arcbroker_policy::{Diagnostics, Location, Scalar, Spanned, Table};
 use arcbroker_policy_files::user_id;
 use hyper::Uri;
 
+use crate::owners::Owners;
+
 /// Times that make sense in a configuration.
 const DURATIONS: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 365);
 
@@ -133,29 +135,51 @@ impl Section<'_, '_> {
     }
 
     pub(crate) fn owners(&mut self, default: &[&str]) -> Vec<u32> {
-        let read = self
-            .table
-            .as_mut()
-            .and_then(|table| table.scalars("owners", self.diagnostics));
-        let Some(written) = read else {
+        let Some(written) = self.written_owners() else {
             return default.iter().filter_map(|name| user_id(name)).collect();
         };
         let mut owners = Vec::new();
         for owner in written {
-            let id = match &owner.value {
-                Scalar::Integer(id) => u32::try_from(*id).ok(),
-                Scalar::String(name) => user_id(name),
-            };
-            match id {
+            match number(&owner.value) {
                 Some(id) => owners.push(id),
-                None => self.diagnostics.warning_at(
-                    &owner,
-                    "there is no such user on this system",
-                    "it is left out",
-                ),
+                None => self.no_user(&owner, "it is left out"),
             }
         }
         owners
+    }
+
+    /// Those whose names are looked up again while the daemon runs.
+    pub(crate) fn lasting_owners(&mut self, default: &[&str]) -> Owners {
+        let Some(written) = self.written_owners() else {
+            let names = default.iter().map(|&name| name.to_owned());
+            return Owners::new(Vec::new(), names.collect());
+        };
+        let (mut ids, mut names) = (Vec::new(), Vec::new());
+        for owner in written {
+            let id = number(&owner.value);
+            match owner.value {
+                Scalar::String(ref name) if name.parse::<u32>().is_err() => {
+                    if id.is_none() {
+                        self.no_user(&owner, "it is looked up again when it is needed");
+                    }
+                    names.push(name.clone());
+                }
+                _ => match id {
+                    Some(id) => ids.push(id),
+                    None => self.no_user(&owner, "it is left out"),
+                },
+            }
+        }
+        Owners::new(ids, names)
+    }
+
+    fn written_owners(&mut self) -> Option<Vec<Spanned<Scalar>>> {
+        self.table.as_mut()?.scalars("owners", self.diagnostics)
+    }
+
+    fn no_user(&mut self, owner: &Spanned<Scalar>, help: &str) {
+        let message = "there is no such user on this system";
+        self.diagnostics.warning_at(owner, message, help);
     }
 
     /// An endpoint whose address is one of those that are `allowed`; `problem` says why another is
@@ -211,6 +235,14 @@ impl Section<'_, '_> {
         help: impl Into<String>,
     ) {
         self.diagnostics.error_at(at, message, help);
+    }
+}
+
+/// Of a user, by its number or its name.
+fn number(user: &Scalar) -> Option<u32> {
+    match user {
+        Scalar::Integer(id) => u32::try_from(*id).ok(),
+        Scalar::String(name) => user_id(name),
     }
 }
 

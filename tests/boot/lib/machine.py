@@ -35,7 +35,7 @@ WantedBy=multi-user.target
 
 
 def install_agent(start: bool = True) -> None:
-    run("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", "himds")
+    add_agents_user()
     os.makedirs("/opt/azcmagent/bin")
     run("install", "-m", "755", str(BINARIES / "himds-sim"), AGENT)
     run("install", "-d", "-m", "755", "/var/opt/azcmagent")
@@ -45,6 +45,13 @@ def install_agent(start: bool = True) -> None:
     systemctl("daemon-reload")
     if start:
         start_agent()
+
+
+def add_agents_user() -> None:
+    """Its group is there already where the broker came first."""
+    has_group = run("getent", "group", "himds", check=False).returncode == 0
+    group = ("--gid", "himds") if has_group else ("--user-group",)
+    run("useradd", "--system", *group, "--no-create-home", "--shell", "/usr/sbin/nologin", "himds")
 
 
 def start_agent() -> None:

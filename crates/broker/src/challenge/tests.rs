@@ -12,7 +12,7 @@ const NAME: &str = "6f9b3c1e-0000-4000-8000-1234567890ab.key";
 
 fn key_files() -> (TempDir, KeyFiles) {
     let dir = tempfile::tempdir().unwrap();
-    let owners = vec![geteuid().as_raw()];
+    let owners = vec![geteuid().as_raw()].into();
     let files = KeyFiles {
         dir: dir.path().to_owned(),
         owners,
@@ -132,7 +132,7 @@ fn u04_a_directory_behind_a_link_is_known_by_both_its_paths() {
     symlink(&real, &link).unwrap();
     let files = KeyFiles {
         dir: link.clone(),
-        owners: vec![geteuid().as_raw()],
+        owners: vec![geteuid().as_raw()].into(),
     };
     fs::write(real.join(NAME), "k3y").unwrap();
     for parent in [&real, &link] {
@@ -212,7 +212,7 @@ fn the_owner_and_the_mode_must_be_right() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     assert!(files.read(&name()).is_ok());
     let strict = KeyFiles {
-        owners: vec![geteuid().as_raw() + 1],
+        owners: vec![geteuid().as_raw() + 1].into(),
         ..files
     };
     assert!(matches!(

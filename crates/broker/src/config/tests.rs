@@ -99,10 +99,27 @@ fn an_endpoint_is_a_literal_loopback_address() {
 }
 
 #[test]
-fn owners_are_names_or_numbers_and_those_that_do_not_exist_are_left_out() {
-    let text = "[upstream]\nowners = [\"root\", 1234, \"1235\", \"no such user\"]\n";
-    assert_eq!(settings(text).upstream.himds.owners, [0, 1234, 1235]);
-    assert!(errors(text).contains("there is no such user"));
+fn owners_are_names_or_numbers_and_those_that_do_not_exist_are_told() {
+    let owners = "owners = [\"root\", 1234, \"1235\", \"no such user\", 4294967296]\n";
+    let upstream = format!("[upstream]\n{owners}");
+    let found = settings(&upstream).upstream.himds.owners;
+    assert_eq!(
+        format!("{found:?}"),
+        r#"[1234, 1235, "root", "no such user"]"#
+    );
+    assert!(found.contains(0) && found.contains(1234) && found.contains(1235));
+    let policy = format!("[policy]\n{owners}");
+    assert_eq!(settings(&policy).policy.owners, [0, 1234, 1235]);
+    for (text, said) in [
+        (upstream, "it is looked up again"),
+        (policy, "it is left out"),
+    ] {
+        let told = errors(&text);
+        assert!(
+            told.contains("there is no such user") && told.contains(said),
+            "{told}"
+        );
+    }
 }
 
 #[test]

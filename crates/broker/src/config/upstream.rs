@@ -47,7 +47,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Read {
     );
     let dir = section.path("tokens-dir", TOKENS_DIR);
     let root = section.path("detect-root", DETECT_ROOT);
-    let owners = section.owners(&["root", "himds"]);
+    let owners = section.lasting_owners(&["root", "himds"]);
     let options = upstream::Options {
         choice: kind.map_or_else(Choice::undecided, Choice::configured),
         root,

@@ -15,6 +15,10 @@ fn address() -> SocketAddr {
     "127.0.0.1:40342".parse().unwrap()
 }
 
+fn himds() -> Owners {
+    vec![0, HIMDS].into()
+}
+
 /// Connections that never leave memory; their other ends arrive in the channel.
 fn memory(
     owner: impl Fn() -> io::Result<Option<u32>> + Clone + Send + Sync + 'static,
@@ -33,9 +37,7 @@ fn memory(
 #[tokio::test]
 async fn a_link_is_the_same_over_memory_as_over_tcp() {
     let (connector, mut ends) = memory(|| Ok(Some(HIMDS)));
-    let mut link = Link::dial(&connector, address(), &[0, HIMDS])
-        .await
-        .unwrap();
+    let mut link = Link::dial(&connector, address(), &himds()).await.unwrap();
     let mut end = ends.recv().await.unwrap();
     let server = tokio::spawn(async move {
         let mut request = vec![0; 4096];
@@ -59,7 +61,7 @@ async fn a_link_is_the_same_over_memory_as_over_tcp() {
 #[tokio::test]
 async fn a_stranger_is_sent_nothing() {
     let (connector, mut ends) = memory(|| Ok(Some(STRANGER)));
-    let error = Link::dial(&connector, address(), &[0, HIMDS])
+    let error = Link::dial(&connector, address(), &himds())
         .await
         .unwrap_err();
     assert!(
@@ -77,11 +79,11 @@ async fn an_owner_is_waited_for_and_no_longer_than_ten_seconds() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     let third = || Ok((ASKED.fetch_add(1, Ordering::Relaxed) == 2).then_some(HIMDS));
     let (connector, _ends) = memory(third);
-    Link::dial(&connector, address(), &[HIMDS]).await.unwrap();
+    Link::dial(&connector, address(), &himds()).await.unwrap();
     assert_eq!(ASKED.load(Ordering::Relaxed), 3);
 
     let (connector, _ends) = memory(|| Ok(None));
-    let error = Link::dial(&connector, address(), &[HIMDS])
+    let error = Link::dial(&connector, address(), &himds())
         .await
         .unwrap_err();
     assert!(
@@ -94,7 +96,8 @@ async fn an_owner_is_waited_for_and_no_longer_than_ten_seconds() {
 async fn a_connection_that_closes_before_it_has_an_owner_is_closed() {
     let (connector, mut ends) = memory(|| Ok(None));
     let address = address();
-    let dial = Link::dial(&connector, address, &[HIMDS]);
+    let owners = himds();
+    let dial = Link::dial(&connector, address, &owners);
     let close = async { drop(ends.recv().await) };
     let (result, ()) = tokio::join!(dial, close);
     let error = result.unwrap_err();
@@ -104,7 +107,7 @@ async fn a_connection_that_closes_before_it_has_an_owner_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn no_way_of_connecting_may_take_longer_than_a_second() {
     let connector = Connector::from_fn(|_| pending());
-    let error = Link::dial(&connector, address(), &[HIMDS])
+    let error = Link::dial(&connector, address(), &himds())
         .await
         .unwrap_err();
     assert!(
@@ -128,7 +131,7 @@ fn the_host_header_has_a_port_where_it_is_not_that_of_http() {
 #[tokio::test]
 async fn a_request_that_never_left_is_told_from_one_that_may_have_arrived() {
     let (connector, mut ends) = memory(|| Ok(Some(HIMDS)));
-    let mut link = Link::dial(&connector, address(), &[HIMDS]).await.unwrap();
+    let mut link = Link::dial(&connector, address(), &himds()).await.unwrap();
     let mut end = ends.recv().await.unwrap();
     let server = tokio::spawn(async move {
         let mut request = vec![0; 4096];
@@ -142,7 +145,7 @@ async fn a_request_that_never_left_is_told_from_one_that_may_have_arrived() {
     let error = link.get("/", None, limit).await.unwrap_err();
     assert!(matches!(error, DialError::Closed(_)), "{error:?}");
 
-    let mut link = Link::dial(&connector, address(), &[HIMDS]).await.unwrap();
+    let mut link = Link::dial(&connector, address(), &himds()).await.unwrap();
     let mut end = ends.recv().await.unwrap();
     let server = tokio::spawn(async move {
         let mut request = vec![0; 4096];

@@ -26,15 +26,15 @@ fn options(kind: Kind, root: PathBuf) -> Options {
         root,
         himds: Himds {
             endpoint: "127.0.0.1:40342".parse().unwrap(),
-            owners: vec![0, HIMDS],
+            owners: vec![0, HIMDS].into(),
             keys: KeyFiles {
                 dir: PathBuf::from("/nowhere"),
-                owners: vec![0, HIMDS],
+                owners: vec![0, HIMDS].into(),
             },
         },
         imds: Imds {
             endpoint: SocketAddr::new(imds::ADDRESS, 80),
-            owners: vec![0, HIMDS],
+            owners: vec![0, HIMDS].into(),
         },
     }
 }
@@ -151,7 +151,7 @@ async fn a_stand_in_for_imds_on_loopback_must_be_held_by_an_owner() {
     let tap = Wiretap::default();
     let mut options = options(Kind::Imds, "/nowhere".into());
     options.imds.endpoint = "127.0.0.1:80".parse().unwrap();
-    options.imds.owners = vec![0];
+    options.imds.owners = vec![0].into();
     let upstream = Upstream::new(options, tap.connector("x"), clock());
     let error = upstream.fetch(&wanted(Identity::System)).await.unwrap_err();
     assert_eq!(error.class, Class::Hostile);
@@ -236,7 +236,7 @@ async fn only_an_owner_on_himdss_port_is_a_sign_of_himds() {
         .unwrap();
         let mut options = options(Kind::Himds, root.path().to_owned());
         options.choice = Choice::undecided();
-        options.himds.owners = owners;
+        options.himds.owners = owners.into();
         let tap = Wiretap::default();
         options.decide(&tap.connector("x")).await;
         assert_eq!(options.choice.kind, kind);
