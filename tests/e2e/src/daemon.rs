@@ -36,6 +36,10 @@ impl Daemon {
                 "--no-new-privs".to_owned(),
             ]);
         }
+        // Below a program that is killed at the end of the test, it would live on.
+        if !wrapper.is_empty() {
+            words.extend(["setpriv", "--pdeathsig=KILL"].map(str::to_owned));
+        }
         words.push(binary("arcbrokerd").display().to_string());
         let (program, arguments) = words.split_first().unwrap();
         let stderr = File::options().create(true).append(true).open(log).unwrap();
