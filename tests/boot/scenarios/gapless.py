@@ -9,7 +9,6 @@ from lib import himds, machine, traffic
 from lib.machine import add_user, allow, main_process
 from lib.manager import eventually, systemctl
 from lib.report import Report
-from lib.traffic import paced
 
 RESTARTS, RELOADS, KILLS = 50, 20, 20
 
@@ -34,19 +33,19 @@ def warm_up() -> None:
 
 def restarts(report: Report) -> None:
     with traffic.traffic("alice") as result:
-        for _ in paced(RESTARTS, 0.25):
+        for _ in result.paced(RESTARTS, 0.25):
             systemctl("restart", "arcbroker.service")
-    traffic.judge(report, f"{RESTARTS} restarts", result.figures)
+    traffic.judge(report, f"{RESTARTS} restarts", result)
 
 
 def reloads(report: Report) -> None:
     before = main_process()
     with traffic.traffic("alice") as result:
-        for number in paced(RELOADS, 0.1):
+        for number in result.paced(RELOADS, 0.1):
             change_a_rule(number)
             systemctl("reload", "arcbroker.service")
             eventually("the rule is in force", lambda: f" number {number} " in machine.rules())
-    traffic.judge(report, f"{RELOADS} reloads", result.figures)
+    traffic.judge(report, f"{RELOADS} reloads", result)
     report.equal(f"{RELOADS} reloads: the process is the same", main_process(), before)
 
 
@@ -58,9 +57,9 @@ def change_a_rule(number: int) -> None:
 def kills(report: Report) -> None:
     before = himds.asked()
     with traffic.traffic("alice") as result:
-        for _ in paced(KILLS, 0.9):
+        for _ in result.paced(KILLS, 0.9):
             kill()
-    traffic.judge(report, f"{KILLS} times kill -9", result.figures)
+    traffic.judge(report, f"{KILLS} times kill -9", result)
     most = KILLS * result.figures["callers"]
     report.check(
         f"{KILLS} times kill -9: no more are asked twice than were under way", result.figures["again"] <= most,

@@ -6,7 +6,6 @@ from lib import machine, traffic
 from lib.machine import add_user, allow, install, main_process
 from lib.manager import run
 from lib.report import Report
-from lib.traffic import paced
 
 UPGRADES = 50
 DURING = f"{UPGRADES} upgrades, and as many ways back"
@@ -22,10 +21,10 @@ def play(report: Report) -> None:
     before = traffic.inode()
     served_by = {main_process()}
     with traffic.traffic("alice") as result:
-        for number in paced(2 * UPGRADES, 0.25):
+        for number in result.paced(2 * UPGRADES, 0.25):
             upgrade(number)
             served_by.add(main_process())
-    traffic.judge(report, DURING, result.figures)
+    traffic.judge(report, DURING, result)
     report.equal(f"{DURING}: each starts another daemon", len(served_by), 2 * UPGRADES + 1)
     report.equal(f"{DURING}: the socket is the same", traffic.inode(), before)
     report.check(f"{DURING}: everything is enabled and active", machine.serving())
