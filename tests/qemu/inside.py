@@ -334,8 +334,14 @@ def confined(scenario: Scenario) -> None:
             scenario.skip(statement, outcome)
         else:
             scenario.that(statement, holds == "yes", outcome)
-    done = run("journalctl", "--dmesg", "--grep", f'apparmor="DENIED".*profile="{PROFILE}"')
-    scenario.that("the kernel's log tells of it", done.returncode == 0 and "/etc/shadow" in done.stdout, done.stdout)
+    # The journal takes from the kernel in its own time.
+    told = eventually(lambda: (done := refusals()).returncode == 0 and "/etc/shadow" in done.stdout)
+    scenario.that("the kernel's log tells of it", told, refusals().stdout)
+
+
+def refusals() -> subprocess.CompletedProcess:
+    """As an administrator finds them."""
+    return run("journalctl", "--dmesg", "--grep", f'apparmor="DENIED".*profile="{PROFILE}"')
 
 
 def probe(*arguments: str) -> subprocess.CompletedProcess:
