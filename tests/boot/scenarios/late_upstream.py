@@ -46,7 +46,7 @@ def himds_comes(report: Report) -> None:
     eventually("HIMDS listens", machine.himds_listens)
     begin = time.monotonic()
     waiting.thread.join()
-    late = time.monotonic() - begin
+    late = max(0.0, waiting.ended - begin)
     report.equal("a request that waits gets its token when HIMDS comes", waiting.status, 200)
     report.check(f"within 2 s: {late:.2f} s", late <= 2.0)
 
@@ -56,11 +56,14 @@ class Waiting:
 
     def __init__(self) -> None:
         self.status = 0
+        self.ended = 0.0
         self.thread = threading.Thread(target=self.ask)
         self.thread.start()
 
     def ask(self) -> None:
         self.status, _, _ = ask_once(RESOURCE)
+        # Here, where nobody has yet to wake up for it.
+        self.ended = time.monotonic()
 
 
 STAGES = (install, boot)
