@@ -16,8 +16,9 @@ const WATCH: Duration = Duration::from_secs(2);
 const BEAT: Duration = Duration::from_millis(50);
 /// From SIGTERM to the end: 15 s by the daemon's own rule.
 const END: Duration = Duration::from_secs(17);
-/// How late HIMDS answers in the drain, so that whoever asks does wait.
-const HOLD_UP: &str = "first-delay=300";
+/// How late HIMDS answers in the drain, so that whoever asks does wait. Once: a second try would
+/// take time from `at once`.
+const HOLD_UP: &str = "first-delay=300:1";
 /// How often the drain is played anew when the answer was faster than the signal.
 const TRIES: usize = 5;
 
