@@ -128,28 +128,31 @@ async fn no_answer_ever_comes() {
     ];
     for (fault, target) in requests {
         let world = World::faulty(fault).await;
-        let authorization = format!("Basic {}", world.key_if(fault == "second-hang").await);
-        let headers = [METADATA, ("Authorization", authorization.as_str())];
-        let headers = if fault == "second-hang" {
-            &headers[..]
-        } else {
-            &headers[..1]
-        };
-        let hanging = world.try_get(&target, headers);
-        assert!(
-            timeout(Duration::from_millis(100), hanging).await.is_err(),
-            "{fault}"
-        );
+        let mut connection = asked(&world, stage_of(fault), &target).await;
+        eventually("the request hangs", || {
+            let last = world.sim.journal().pop();
+            last.is_some_and(|entry| entry.outcome == Outcome::Hung)
+        })
+        .await;
+        assert!(is_silent(&mut connection).await, "{fault}");
         assert_eq!(last(&world).outcome, Outcome::Hung);
     }
     let world = World::faulty("never-read").await;
-    assert!(
-        timeout(Duration::from_millis(100), world.challenge())
-            .await
-            .is_err()
-    );
+    let mut connection = asked(&world, "first", &token_target("")).await;
+    eventually("the connection is accepted", || {
+        world.sim.connections() == 1
+    })
+    .await;
+    assert!(is_silent(&mut connection).await);
     assert!(world.sim.journal().is_empty());
     assert_eq!(world.sim.connections(), 1);
+}
+
+/// Nothing comes, and the connection stays.
+async fn is_silent(connection: &mut Connection<TcpStream>) -> bool {
+    timeout(Duration::from_millis(100), connection.answer())
+        .await
+        .is_err()
 }
 
 #[tokio::test]
@@ -209,20 +212,25 @@ async fn the_connection_ends_after_the_challenge() {
     }
 }
 
-/// Everything that comes back for the request that a fault of this stage strikes.
-async fn raw(world: &World, stage: &str) -> String {
+/// A connection on which a request was sent, with a key if `stage` is the second.
+async fn asked(world: &World, stage: &str, target: &str) -> Connection<TcpStream> {
     let authorization = match stage {
-        "first" => String::new(),
-        _ => format!("Authorization: Basic {}\r\n", world.challenge().await.key()),
+        "second" => format!("Authorization: Basic {}\r\n", world.challenge().await.key()),
+        _ => String::new(),
     };
     let mut connection = Connection::open(world.sim.address()).await.unwrap();
-    let target = token_target("");
     connection
         .send(
             format!("GET {target} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n{authorization}\r\n")
                 .as_bytes(),
         )
         .await;
+    connection
+}
+
+/// Everything that comes back for the request that a fault of this stage strikes.
+async fn raw(world: &World, stage: &str) -> String {
+    let mut connection = asked(world, stage, &token_target("")).await;
     String::from_utf8(connection.rest().await.unwrap()).unwrap()
 }
 
