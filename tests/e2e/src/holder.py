@@ -14,6 +14,8 @@ import threading
 names_file, command = sys.argv[1], sys.argv[2:]
 held = []  # pairs of a name and a descriptor
 lock = threading.Lock()
+CATCH_UP = b"CATCH_UP"  # No message of a daemon.
+caught_up = threading.Event()
 
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 address = names_file + ".notify"
@@ -35,6 +37,9 @@ def receive():
         for _, kind, content in control:
             if kind == socket.SCM_RIGHTS:
                 fds.frombytes(content[: len(content) // size * size])
+        if data == CATCH_UP:
+            caught_up.set()
+            continue
         state = dict(line.partition("=")[::2] for line in data.decode().splitlines())
         with lock:
             with open(names_file + ".heard", "a", encoding="utf-8") as heard:
@@ -50,6 +55,14 @@ def receive():
         # Those of a barrier.
         for fd in fds:
             os.close(fd)
+
+
+def catch_up():
+    """Waits until everything is done that a daemon said before it ended: the next one must not get what was let go."""
+    caught_up.clear()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as behind_it:
+        behind_it.sendto(CATCH_UP, address)
+    caught_up.wait()
 
 
 def start():
@@ -82,4 +95,5 @@ daemon = start()
 signal.signal(signal.SIGTERM, stop)
 while True:
     os.waitpid(daemon, 0)
+    catch_up()
     daemon = start()
