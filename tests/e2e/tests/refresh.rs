@@ -131,8 +131,15 @@ async fn b17_i3_i5_a_token_that_runs_out_is_replaced_before_it_has_less_than_a_m
         "{short:?}"
     );
     let end = std::cell::Cell::new(number(&short, "expires_on"));
+    let refused = std::cell::Cell::new(0);
     eventually("it is replaced", || async {
         let answer = world.token(VAULT).await;
+        // Its last minute may begin while it is recorded that it is handed out: then it is not.
+        if answer.status == 503 {
+            assert_eq!(answer.error(), "service_unavailable", "{answer:?}");
+            refused.set(refused.get() + 1);
+            return false;
+        }
         assert!(number(&answer, "expires_in") >= 60, "{answer:?}");
         let expires_on = number(&answer, "expires_on");
         assert!(
@@ -143,6 +150,7 @@ async fn b17_i3_i5_a_token_that_runs_out_is_replaced_before_it_has_less_than_a_m
         number(&answer, "expires_in") > 63
     })
     .await;
+    assert!(refused.get() <= 1, "{}", refused.get());
     assert_eq!(world.asked().len(), 4, "one fetch for each token");
 }
 
