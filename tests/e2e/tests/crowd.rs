@@ -13,6 +13,7 @@ use arcbroker_e2e::{Connection, Setup, World, eventually};
 use himds_sim::Options;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const VAULT: &str = "https%3A%2F%2Fvault.azure.net";
 
@@ -134,6 +135,7 @@ async fn i11_with_the_default_bucket_the_surplus_is_told_when_to_come_back_and_c
     world
         .reconfigure("fetches-per-second = 1000", "fetches-per-second = 5")
         .await;
+    let began = Instant::now();
     let mut asking = JoinSet::new();
     for number in 0..200 {
         let socket = world.token_socket();
@@ -143,9 +145,16 @@ async fn i11_with_the_default_bucket_the_surplus_is_told_when_to_come_back_and_c
         });
     }
     let answers = asking.join_all().await;
+    // A fifth of a second for each that the bucket has gained meanwhile.
+    let gained = usize::try_from(began.elapsed().as_millis() / 200).unwrap();
     let (served, refused): (Vec<_>, Vec<_>) =
         answers.iter().partition(|answer| answer.status == 200);
-    assert!((5..20).contains(&served.len()), "{}", served.len());
+    assert!(
+        (5..=5 + gained).contains(&served.len()),
+        "{} and {gained}",
+        served.len()
+    );
+    assert!(!refused.is_empty());
     for answer in &refused {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");

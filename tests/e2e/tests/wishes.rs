@@ -181,13 +181,13 @@ async fn i13_an_outage_is_invisible_to_those_with_a_token() {
     world.command("/v1/refresh").await;
     let mut asked = 0;
     let until = tokio::time::Instant::now() + Duration::from_secs(3);
-    while tokio::time::Instant::now() < until {
+    // Many requests, however slow the machine is.
+    while tokio::time::Instant::now() < until || asked <= 100 {
         let answer = world.token(VAULT).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json()["access_token"], first["access_token"]);
         asked += 1;
     }
-    assert!(asked > 100, "{asked}");
     let records = world.audit();
     assert!(
         records[1..].iter().all(|record| record["cache"] == "cache"),
