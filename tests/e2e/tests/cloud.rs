@@ -124,9 +124,8 @@ async fn while_the_cloud_is_not_known_nothing_is_refused_that_it_may_allow() {
 async fn a_short_name_waits_until_upstream_has_said_where_the_machine_is() {
     let world = World::with(setup(|options| {
         us_government(options);
-        options
-            .faults
-            .push("instance-delay=1000:1".parse().unwrap());
+        // Long enough to be waited for, and far from the two seconds after which it is not any more.
+        options.faults.push("instance-delay=300:1".parse().unwrap());
     }))
     .await;
     let answer = world.token("keyvault").await;
