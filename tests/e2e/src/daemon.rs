@@ -98,3 +98,16 @@ impl Drop for Daemon {
         self.child.wait().unwrap();
     }
 }
+
+/// Stops a daemon without ending it, and waits until it stands still.
+pub async fn freeze(daemon: Pid) {
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    eventually("the daemon stands still", || async { state(daemon) == "T" }).await;
+}
+
+/// What the kernel says a process does, in one letter.
+pub(crate) fn state(pid: Pid) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
+    after_name[..1].to_owned()
+}

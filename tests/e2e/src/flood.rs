@@ -1,13 +1,13 @@
 //! A caller that asks on all its connections at once and never stops.
 
-use std::fs;
 use std::process::Stdio;
 
-use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::daemon::{freeze, state};
 use crate::{PATIENCE, SOCKET_GID, User, World, eventually};
 
 const SCRIPT: &str = include_str!("flood.py");
@@ -52,18 +52,9 @@ impl Flood {
 
     /// Stops the daemon at a moment when a request waits on every connection of this flood.
     pub async fn pile_up(&self, world: &World) {
-        world.daemon.signal(Signal::SIGSTOP);
-        let daemon = world.daemon.pid().cast_unsigned();
-        eventually("the daemon stands still", || async { state(daemon) == "T" }).await;
+        freeze(Pid::from_raw(world.daemon.pid())).await;
         // It has read every answer, has asked again, and waits.
-        let flood = self.0.id().expect("the flood runs");
+        let flood = Pid::from_raw(self.0.id().expect("the flood runs").cast_signed());
         eventually("the flood waits", || async { state(flood) == "S" }).await;
     }
-}
-
-/// What the kernel says a process does, in one letter.
-fn state(pid: u32) -> String {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, after_name) = stat.rsplit_once(") ").unwrap();
-    after_name[..1].to_owned()
 }

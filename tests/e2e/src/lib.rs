@@ -37,7 +37,7 @@ mod world;
 pub use answer::Answer;
 pub use binaries::binary;
 pub use connection::Connection;
-pub use daemon::Daemon;
+pub use daemon::{Daemon, freeze};
 pub use disk::SmallDisk;
 pub use elsewhere::Elsewhere;
 pub use flood::Flood;
