@@ -63,7 +63,6 @@ impl Default for Setup {
 /// Everything that runs for one test.
 #[derive(Debug)]
 pub struct World {
-    dir: TempDir,
     pub(crate) simulator: Option<Simulator>,
     pub(crate) options: Options,
     /// Keeps the simulator's port from others while it is stopped.
@@ -71,6 +70,8 @@ pub struct World {
     wrapper: Vec<String>,
     /// The daemon under test.
     pub daemon: Daemon,
+    /// Removed last: by then nobody writes into it.
+    dir: TempDir,
 }
 
 impl World {
