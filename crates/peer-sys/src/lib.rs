@@ -299,6 +299,7 @@ pub fn pidfd_info(pidfd: BorrowedFd<'_>) -> nix::Result<PidfdInfo> {
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
+    use std::net::Shutdown;
     use std::os::fd::{AsFd, IntoRawFd};
     use std::os::unix::net::UnixStream;
 
@@ -390,7 +391,8 @@ mod tests {
             assert_eq!((bytes, descriptors.len()), (1, received), "{sent}");
             assert!(descriptors.iter().all(is_closed_on_exec));
         }
-        drop(theirs);
+        // Not dropped: a child that another test starts at this moment may hold a copy until its `exec`.
+        theirs.shutdown(Shutdown::Both).unwrap();
         assert_eq!(receive(ours.as_fd(), &mut buffer).unwrap().0, 0);
     }
 

@@ -62,14 +62,17 @@ fn demo(user: Option<&User>, dir: &Path, programs: &Path) -> Command {
     command
 }
 
-/// The programs where every user may run them, side by side.
+/// Copies of the programs where every user may run them, side by side.
 fn programs() -> TempDir {
     let dir = tempfile::Builder::new().prefix("arcbp").tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    for name in ["arcbroker", "arcbrokerd", "himds-sim"] {
-        fs::copy(binary(name), dir.path().join(name)).unwrap();
-        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    // Not by this process: a child that another test starts at this moment would hold the file open for
+    // writing until its `exec`, and what is open for writing does not run.
+    let copied = std::process::Command::new("install")
+        .args(["arcbroker", "arcbrokerd", "himds-sim"].map(binary))
+        .arg(dir.path())
+        .status();
+    assert!(copied.unwrap().success(), "install(1)");
     dir
 }
 

@@ -1,3 +1,4 @@
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::getegid;
 
 use super::*;
@@ -29,6 +30,8 @@ async fn i32_a_live_socket_is_left_alone_and_a_dead_one_is_replaced() {
         Listener::bind(&options),
         Err(ListenError::Served(_))
     ));
+    // A child that another test starts at this moment may hold a copy until its `exec`: dropping is no end.
+    shutdown(first.socket.as_raw_fd(), Shutdown::Both).unwrap();
     drop(first);
     assert!(options.path.exists(), "left behind as by a crash");
     let second = Listener::bind(&options).unwrap();

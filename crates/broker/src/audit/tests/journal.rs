@@ -1,6 +1,7 @@
 //! The two sinks beside each other.
 
 use std::collections::BTreeMap;
+use std::net::Shutdown;
 use std::os::unix::net::UnixDatagram;
 
 use super::*;
@@ -25,6 +26,14 @@ impl Listener {
             Some(fields(&entry[..length])["ARCBROKER_RECORD"].clone())
         };
         std::iter::from_fn(&mut next).collect()
+    }
+}
+
+impl Drop for Listener {
+    /// Nobody listens from now on, even if a child that another test starts at this moment holds a copy until
+    /// its `exec`.
+    fn drop(&mut self) {
+        self.0.shutdown(Shutdown::Both).unwrap();
     }
 }
 
