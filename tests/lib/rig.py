@@ -327,6 +327,9 @@ def resident_bytes(pid: int) -> int:
 
 def voluntary_switches(pid: int) -> int:
     """How often the threads of a process went to sleep: each time, something had woken them."""
-    return sum(
-        int(status(pid, thread)["voluntary_ctxt_switches"]) for thread in os.listdir(f"/proc/{pid}/task")
-    )
+    switches = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        # It may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            switches += int(status(pid, thread)["voluntary_ctxt_switches"])
+    return switches

@@ -71,7 +71,7 @@ class Client:
     """Resources that it asks for by itself before the first that it is asked for."""
     remembers: bool = True
     """Does not ask again for what it has."""
-    patience: float = 2.0
+    patience: float = 10.0
     """Seconds after which it has given up on what is refused."""
     leaves_out: tuple[str, ...] = ("exec --imds",)
     """Variants that make no sense for it."""
@@ -119,7 +119,6 @@ CLIENTS_OF_TODAY = [
         surroundings=resource_manager,
         first=(RESOURCE_MANAGER,),
         remembers=False,
-        patience=10.0,
     ),
     Client(JAVASCRIPT, "managed", "ManagedIdentityCredential", with_node, leaves_out=()),
     Client(JAVASCRIPT, "default", "DefaultAzureCredential", with_node),
@@ -136,7 +135,6 @@ CLIENTS_OF_TODAY = [
         surroundings=blobs,
         resources=(STORAGE_WITHOUT_SLASH,),
         remembers=False,
-        patience=10.0,
         # It chooses neither the resource nor the identity.
         leaves_out=("own client id", "other client id", "denied", "exec --imds"),
     ),

@@ -125,6 +125,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let policy = dir.path().join("policy.d");
         fs::create_dir(&policy).unwrap();
+        fs::set_permissions(&policy, fs::Permissions::from_mode(0o755)).unwrap();
         for (name, text) in [
             ("a.toml", "version = 2\n"),
             ("b.toml", "version = 1\n[[rule]]\nusr = 1\n"),

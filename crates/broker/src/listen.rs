@@ -248,6 +248,9 @@ fn prepare_directory(options: &Options) -> Result<(), ListenError> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(dir) {
         Ok(()) => {
             chown(dir, None, options.group).map_err(failed("cannot be given to its group"))?;
+            // Whatever the umask took away.
+            let mode = Permissions::from_mode(DIRECTORY_MODE);
+            fs::set_permissions(dir, mode).map_err(failed("cannot be opened to its group"))?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed("this directory cannot be made")(error)),

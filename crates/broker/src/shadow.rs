@@ -249,6 +249,13 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     }
 
+    /// Others than the owner may not write to it, whatever the umask is.
+    fn directory() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        dir
+    }
+
     fn rule(uid: u32) -> String {
         format!("version = 1\n[[rule]]\nname = \"new\"\nuser = {uid}\nresources = \"https://a\"\n")
     }
@@ -272,7 +279,7 @@ mod tests {
 
     #[test]
     fn differences_are_counted_by_rule_and_outlive_a_reload_of_the_same_files() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let options = Options {
             dir: dir.path().to_owned(),
             owners: vec![geteuid().as_raw()],
@@ -312,7 +319,7 @@ mod tests {
 
     #[test]
     fn the_same_files_count_on_in_the_cloud_that_becomes_known() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         write(dir.path(), &rule(7).replace("https://a", "keyvault"));
         let options = Options {
             dir: dir.path().to_owned(),

@@ -258,6 +258,7 @@ mod tests {
 
     fn policy_dir(files: &[(&str, &str)]) -> (tempfile::TempDir, Options) {
         let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for (name, text) in files {
             let path = dir.path().join(name);
             fs::write(&path, text).unwrap();

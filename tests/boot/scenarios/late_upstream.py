@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import urllib.request
 
 from lib import machine
 from lib.client import ask_once
@@ -44,11 +45,13 @@ def himds_comes(report: Report) -> None:
     eventually("the broker has the request", lambda: machine.status()["tokens"])
     systemctl("start", "himdsd.service")
     eventually("HIMDS listens", machine.himds_listens)
+    # The simulator makes itself a key after it has begun to listen, which takes it a second or several.
+    urllib.request.urlopen("http://127.0.0.1:40342/.well-known/jwks.json", timeout=60).close()
     begin = time.monotonic()
     waiting.thread.join()
     late = max(0.0, waiting.ended - begin)
     report.equal("a request that waits gets its token when HIMDS comes", waiting.status, 200)
-    report.check(f"within 2 s: {late:.2f} s", late <= 2.0)
+    report.check(f"within 2 s of its being able to: {late:.2f} s", late <= 2.0)
 
 
 class Waiting:

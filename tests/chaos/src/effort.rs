@@ -26,7 +26,7 @@ const EACH: u64 = 20;
 /// Wake-ups in a second while something is waited for.
 const WAITING: u64 = 50;
 /// Wake-ups and processor time of what is done once, such as to read an answer byte by byte.
-const ONCE: (u64, Duration) = (1000, Duration::from_millis(500));
+const ONCE: (u64, Duration) = (1000, Duration::from_secs(1));
 
 impl Effort {
     /// As it is now.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 use crate::is_root;
+use crate::world::let_others_read;
 
 const CGROUP: &str = "/sys/fs/cgroup";
 /// There while systemd runs, which wants the tree for itself.
@@ -65,6 +66,7 @@ impl Ground {
 
     /// Files in a directory of its own.
     pub fn imitated() -> Self {
+        let_others_read();
         let dir = tempfile::Builder::new().prefix("arcg").tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         for (name, text) in [

@@ -8,6 +8,7 @@ use std::process::Output;
 use arcbroker_client::Client;
 use arcbroker_client::wire::StatusAnswer;
 use himds_sim::{Clock, Options, Simulator};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -339,8 +340,14 @@ async fn exchange(socket: &Path, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// What is made from now on may be read by the daemon, which is another user.
+pub(crate) fn let_others_read() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+}
+
 /// The directories of a machine, with the owners and modes that the package gives them.
 fn make_directories() -> TempDir {
+    let_others_read();
     let dir = tempfile::Builder::new().prefix("arcb").tempdir().unwrap();
     set_mode(dir.path(), 0o755);
     // setgid: key files belong to the group that may read them.

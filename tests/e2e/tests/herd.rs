@@ -20,7 +20,7 @@ const CLIENTS: usize = 500;
 
 /// HIMDS is slow enough that all clients have asked before it answers.
 fn slow(options: &mut Options) {
-    options.faults.push("first-delay=4000:1".parse().unwrap());
+    options.faults.push("first-delay=8000:1".parse().unwrap());
 }
 
 /// Each client has a socket, and so has the test beside it.

@@ -157,7 +157,7 @@ async fn b17_i3_i5_a_token_that_runs_out_is_replaced_before_it_has_less_than_a_m
 #[tokio::test(flavor = "multi_thread")]
 async fn i3_a_token_that_ran_out_is_not_handed_out_though_upstream_is_away() {
     let mut world = World::start().await;
-    world.fault("short-lifetime=62:1");
+    world.fault("short-lifetime=65:1");
     assert_eq!(world.token(VAULT).await.status, 200);
     assert_eq!(world.token(STORAGE).await.status, 200);
     world.stop_simulator().await;

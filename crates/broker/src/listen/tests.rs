@@ -11,6 +11,12 @@ fn options(dir: &Path) -> Options {
     }
 }
 
+/// Whatever the umask is.
+fn make_narrow(dir: &Path) {
+    DirBuilder::new().mode(DIRECTORY_MODE).create(dir).unwrap();
+    fs::set_permissions(dir, Permissions::from_mode(DIRECTORY_MODE)).unwrap();
+}
+
 #[tokio::test]
 async fn a_socket_has_its_mode_and_its_directory_is_closed_to_others() {
     let dir = tempfile::tempdir().unwrap();
@@ -43,7 +49,7 @@ async fn i32_a_live_socket_is_left_alone_and_a_dead_one_is_replaced() {
 async fn a_socket_of_another_program_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path());
-    fs::create_dir(options.path.parent().unwrap()).unwrap();
+    make_narrow(options.path.parent().unwrap());
     let _other = std::os::unix::net::UnixListener::bind(&options.path).unwrap();
     assert!(matches!(
         Listener::bind(&options),
@@ -55,7 +61,7 @@ async fn a_socket_of_another_program_is_left_alone() {
 async fn what_is_no_socket_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path());
-    fs::create_dir(options.path.parent().unwrap()).unwrap();
+    make_narrow(options.path.parent().unwrap());
     fs::write(&options.path, "precious").unwrap();
     assert!(matches!(
         Listener::bind(&options),

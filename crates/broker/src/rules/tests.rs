@@ -21,6 +21,8 @@ fn clock() -> Clock {
 }
 
 fn write(dir: &TempDir, resources: &str) {
+    // Others than the owner may write neither, whatever the umask is.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = dir.path().join("a.toml");
     let text =
         format!("version = 1\n[[rule]]\nname = \"a\"\nuser = 1\nresources = [{resources}]\n");

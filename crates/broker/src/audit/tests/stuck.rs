@@ -109,12 +109,12 @@ async fn t28_without_a_journal_a_file_that_does_not_answer_takes_decisions_back_
     let error = ask(&log, "https://x").await.unwrap_err();
     assert!(error.to_string().ends_with("does not answer"), "{error}");
     let began = Instant::now();
-    for _ in 0..3 {
+    for _ in 0..20 {
         ask(&log, "https://x").await.unwrap_err();
     }
     assert!(
-        began.elapsed() < Duration::from_secs(2),
-        "it is known by now"
+        began.elapsed() < Duration::from_secs(20),
+        "it is known by now: each would have waited for 2 s"
     );
     assert_eq!(log.state().0, 0);
     assert!(log.state().1.is_some());
@@ -152,6 +152,13 @@ async fn whoever_goes_away_takes_nobodys_verdict_along() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
+    timeout(LONG, async {
+        while log.state().0 < 200 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("all of them are recorded");
     drop(log);
     let written = lines(&dir.path().join("audit"));
     assert_eq!(written.len(), 200);
