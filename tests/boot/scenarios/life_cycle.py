@@ -33,6 +33,22 @@ def upgrade(report: Report) -> None:
     install(NEWER)
     report.check("an upgrade keeps the configuration", MARK in CONFIGURATION.read_text())
     report.check("and the service", gets_a_token("alice"))
+    with_a_mistake(report)
+
+
+def with_a_mistake(report: Report) -> None:
+    before = machine.main_process()
+    mistaken = POLICY / "mistaken.toml"
+    mistaken.write_text("version = 1\n[[rule]]\nusr = 1\n")
+    said = install(OLDER)
+    report.check("with a mistake in a rule, the package names it", f"{mistaken}:3:1: unknown key `usr`" in said, said)
+    report.check("and what to do then", "systemctl restart arcbroker" in said, said)
+    report.equal("the daemon of before goes on", machine.main_process(), before)
+    report.check("with the rules that it has", gets_a_token("alice"))
+    mistaken.unlink()
+    install(NEWER)
+    report.check("without it, the next upgrade starts another daemon", machine.main_process() not in (0, before))
+    report.check("which serves", gets_a_token("alice"))
 
 
 def disabled(report: Report) -> None:
