@@ -10,6 +10,7 @@ use arcbroker_policy::{Cloud, Diagnostics, Document, Identity, Table};
 use arcbroker_policy_files as policy_files;
 
 use crate::confine::{Bounds, above, around};
+use crate::kind::Kind;
 use crate::section::Section;
 use crate::{ability, audit, cache, detect, gate, listen, logging, registry, throttle, turns};
 
@@ -125,14 +126,20 @@ impl Settings {
     /// What the daemon needs once its configuration is read; `are_sockets_passed` is whether it binds
     /// none itself.
     pub fn bounds(&self, are_sockets_passed: bool) -> Bounds {
+        let choice = &self.upstream.choice;
+        let may_be = |kind| !choice.is_settled() || choice.kind == kind;
         let mut read = vec![
-            self.upstream.root.join(detect::CHASSIS_DIR),
             self.callers.proc.clone(),
             self.callers.cgroup.clone(),
             above(&self.callers.units, 1),
         ];
-        // The agent's directory may be replaced while the daemon runs, with all in it.
-        read.extend(around(&self.upstream.himds.keys.dir, 2));
+        if !choice.is_settled() {
+            read.push(self.upstream.root.join(detect::CHASSIS_DIR));
+        }
+        if may_be(Kind::Himds) {
+            // The agent's directory may be replaced while the daemon runs, with all in it.
+            read.extend(around(&self.upstream.himds.keys.dir, 2));
+        }
         read.extend(around(&self.policy.dir, 1));
         read.extend(around(&self.shadow_dir, 1));
         read.extend_from_slice(&self.sandbox.read);
@@ -147,11 +154,18 @@ impl Settings {
         if !are_sockets_passed {
             write.extend([above(&self.token.path, 1), above(&self.admin.path, 1)]);
         }
-        let (himds, imds) = (self.upstream.himds.endpoint, self.upstream.imds.endpoint);
+        let ports = [
+            (Kind::Himds, self.upstream.himds.endpoint.port()),
+            (Kind::Imds, self.upstream.imds.endpoint.port()),
+        ];
+        let connect = ports
+            .into_iter()
+            .filter_map(|(kind, port)| may_be(kind).then_some(port))
+            .collect();
         let bounds = Bounds {
             read,
             write,
-            connect: vec![himds.port(), imds.port()],
+            connect,
         };
         bounds.with_names()
     }

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::detect::Choice;
 use crate::kind::Kind;
@@ -254,6 +256,25 @@ fn the_daemon_is_held_to_what_the_configuration_names() {
     );
     assert!(errors("[sandbox]\nread = \"relative\"\n").contains("not an absolute path"));
     assert_eq!(errors("[sandbox]\nread = []\n"), "");
+}
+
+#[test]
+fn the_daemon_is_held_to_the_kind_that_is_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("azcmagent/tokens");
+    let chassis = Path::new("/").join(detect::CHASSIS_DIR);
+    for (kind, ports, is_agent, is_looked_for) in [
+        ("auto", &[40342, 80][..], true, true),
+        ("himds", &[40342], true, false),
+        ("imds", &[80], false, false),
+    ] {
+        let text = format!("[upstream]\nkind = \"{kind}\"\ntokens-dir = {tokens:?}\n");
+        let bounds = settings(&text).bounds(true);
+        assert_eq!(bounds.connect, ports, "{kind}");
+        let reads = |dir: &Path| bounds.read.iter().any(|read| read == dir);
+        assert_eq!(reads(dir.path()), is_agent, "{kind}: {bounds:?}");
+        assert_eq!(reads(&chassis), is_looked_for, "{kind}: {bounds:?}");
+    }
 }
 
 #[test]
