@@ -156,14 +156,10 @@ pub async fn run(
     let source = settings.upstream.source();
     let machine = passed.take_held(place::KEPT);
     let configured = Place::configured(settings.cloud);
-    let place = if configured.is_settled() {
-        configured
-    } else {
-        Place::kept(&machine, &source).unwrap_or(configured)
-    };
+    let kept = Place::kept(&machine, &source);
     let (policy, shadow) = (settings.policy.clone(), settings.shadow());
-    let reloader =
-        Reloader::start(policy, shadow, place, world.clock.clone()).map_err(DaemonError::Policy)?;
+    let reloader = Reloader::start(policy, shadow, configured, kept, world.clock.clone());
+    let reloader = reloader.map_err(DaemonError::Policy)?;
     let reloader = Arc::new(reloader);
     let audit = AuditLog::open(&settings.audit, world.clock.clone())?;
     audit.start()?;

@@ -56,6 +56,9 @@ pub struct Reloader {
 impl Reloader {
     /// Loads the policy for the first time. Blocks.
     ///
+    /// `kept` is where the machine is, as the daemon before was told it, if `place` does not say. Files that are of no
+    /// use there keep no daemon from starting: when it was told, they did not end the one before either.
+    ///
     /// # Errors
     ///
     /// All that is wrong with it.
@@ -63,10 +66,17 @@ impl Reloader {
         options: Options,
         shadow: Options,
         place: Place,
+        kept: Option<Place>,
         clock: Clock,
     ) -> Result<Self, Arc<str>> {
         let loaded = load_each(&options, &place.candidates());
         let mut rules = Rules::new(loaded, place, &clock)?;
+        if let Some(kept) = kept.filter(|_| !rules.place.is_settled()) {
+            rules = rules.settled(kept);
+            if let Some(error) = &rules.reload_error {
+                tracing::error!("{error}");
+            }
+        }
         rules.shadow = Shadow::load(&shadow, rules.place.cloud(), None);
         Ok(Self {
             options,

@@ -18,12 +18,13 @@ pub fn holder() -> Vec<String> {
 impl World {
     /// One with a daemon that is started again.
     pub async fn held() -> Self {
+        Self::held_with(Setup::default()).await
+    }
+
+    /// The same with a set-up of its own.
+    pub async fn held_with(setup: Setup) -> Self {
         let wrapper = holder();
-        Self::with(Setup {
-            wrapper,
-            ..Setup::default()
-        })
-        .await
+        Self::with(Setup { wrapper, ..setup }).await
     }
 
     /// The names of what is held that begin with this, once for each descriptor.

@@ -10,6 +10,7 @@
 use arcbroker_client::wire::Health;
 use arcbroker_e2e::{Setup, World, eventually};
 use himds_sim::Options;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 
 const PUBLIC: &str = "https%3A%2F%2Fvault.azure.net";
@@ -179,7 +180,7 @@ async fn in_a_cloud_without_short_names_those_of_the_public_one_stand_in_with_a_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_of_no_use_in_the_cloud_leaves_the_old_one_loudly() {
-    let world = World::with(Setup {
+    let world = World::held_with(Setup {
         policy: policy("\"keyvault\", \"eventhubs\""),
         ..setup(us_government)
     })
@@ -196,8 +197,19 @@ async fn a_policy_of_no_use_in_the_cloud_leaves_the_old_one_loudly() {
     assert_eq!(world.token(PUBLIC).await.status, 200);
     assert_eq!(world.token(US).await.status, 403);
 
+    // The next daemon knows the cloud from the start, and serves all the same.
+    world.replace_daemon(Signal::SIGTERM).await;
+    let status = world.status().await;
+    assert_eq!(
+        (status.health, status.upstream.cloud.as_deref()),
+        (Health::Degraded, Some("AzureUSGovernmentCloud"))
+    );
+    assert_eq!(status.policy.reload_error.as_deref(), Some(&*error));
+    assert_eq!(world.token(PUBLIC).await.status, 200);
+    assert_eq!(world.token(US).await.status, 403);
+
     world.write_policy(&policy("\"keyvault\""));
-    world.daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    kill(world.daemon_pid().await, Signal::SIGHUP).unwrap();
     eventually("the new policy is in force", || async {
         world.token(US).await.status == 200
     })

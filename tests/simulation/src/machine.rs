@@ -102,7 +102,7 @@ impl Machine {
         let clock = world.clock.clone();
         let place = Place::configured(settings.cloud);
         let (policy, shadow) = (settings.policy.clone(), settings.shadow());
-        let reloader = Reloader::start(policy, shadow, place, clock.clone());
+        let reloader = Reloader::start(policy, shadow, place, None, clock.clone());
         let reloader = Arc::new(reloader.unwrap_or_else(|error| panic!("{error}")));
         let gate = Arc::new(Gate::new(settings.limits, clock.clone()));
         let registry = Arc::new(Registry::new(settings.endpoints));

@@ -31,6 +31,10 @@ fn write(dir: &TempDir, resources: &str) {
 }
 
 fn start(resources: &str, place: Place) -> (TempDir, Reloader) {
+    start_again(resources, place, None)
+}
+
+fn start_again(resources: &str, place: Place, kept: Option<Place>) -> (TempDir, Reloader) {
     let dir = tempfile::tempdir().unwrap();
     write(&dir, resources);
     let options = Options {
@@ -38,7 +42,7 @@ fn start(resources: &str, place: Place) -> (TempDir, Reloader) {
         owners: vec![geteuid().as_raw()],
         units: Ok(()),
     };
-    let reloader = Reloader::start(options, no_shadow(), place, clock()).unwrap();
+    let reloader = Reloader::start(options, no_shadow(), place, kept, clock()).unwrap();
     (dir, reloader)
 }
 
@@ -124,6 +128,28 @@ async fn a_policy_that_is_of_no_use_in_the_cloud_keeps_the_old_one_loudly() {
     assert_eq!(rules.reload_error, None);
 }
 
+#[test]
+fn a_start_in_the_cloud_that_is_known_from_before_is_as_if_it_had_been_told_since() {
+    let kept = || Some(Place::Known(Cloud::UsGovernment));
+    let (_dir, reloader) = start_again("\"keyvault\"", Place::Unknown, kept());
+    let rules = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&rules.policy, US) && !allows(&rules.policy, PUBLIC));
+    assert_eq!(
+        (&rules.place, &rules.reload_error),
+        (&kept().unwrap(), &None)
+    );
+
+    let (_dir, reloader) = start_again("\"keyvault\", \"eventhubs\"", Place::Unknown, kept());
+    let rules = Arc::clone(&reloader.watch().borrow());
+    assert!(allows(&rules.policy, PUBLIC) && !allows(&rules.policy, US));
+    let error = rules.reload_error.as_deref().unwrap();
+    assert!(error.contains("`eventhubs` is not known"), "{error}");
+
+    let configured = Place::Known(Cloud::China);
+    let (_dir, reloader) = start_again("\"keyvault\"", configured.clone(), kept());
+    assert_eq!(reloader.watch().borrow().place, configured);
+}
+
 #[tokio::test]
 async fn what_an_earlier_reload_has_read_does_not_replace_what_a_later_one_has() {
     let (dir, reloader) = start("\"keyvault\"", Place::Known(Cloud::Public));
@@ -180,7 +206,7 @@ fn a_configured_cloud_is_the_only_one_that_is_looked_at() {
         units: Ok(()),
     };
     let place = Place::Known(Cloud::China);
-    let error = Reloader::start(options, no_shadow(), place, clock()).unwrap_err();
+    let error = Reloader::start(options, no_shadow(), place, None, clock()).unwrap_err();
     assert!(
         error.contains("`eventhubs` is not known in AzureChinaCloud"),
         "{error}"
