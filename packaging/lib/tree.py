@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOC = "usr/share/doc/arcbroker"
 # The directories of what is run.
-EXECUTABLES = ("usr/bin", "usr/lib/systemd/system-generators")
+EXECUTABLES = ("usr/bin", "usr/lib/arcbroker", "usr/lib/systemd/system-generators", "etc/needrestart/restart.d")
 
 
 @dataclass(frozen=True)

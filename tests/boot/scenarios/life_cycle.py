@@ -45,10 +45,21 @@ def with_a_mistake(report: Report) -> None:
     report.check("and what to do then", "systemctl restart arcbroker" in said, said)
     report.equal("the daemon of before goes on", machine.main_process(), before)
     report.check("with the rules that it has", gets_a_token("alice"))
+    mistaken.write_text("version = 1\n")
+    mistaken.chmod(0o600)
+    said = install(NEWER)
+    report.check("so it is with a file that only root may read", f"{mistaken}: cannot be read" in said, said)
+    needrestart = run("/etc/needrestart/restart.d/arcbroker.service", check=False)
+    report.check("needrestart is told the same", needrestart.returncode == 1, needrestart)
+    report.equal("and still the daemon of before goes on", machine.main_process(), before)
     mistaken.unlink()
-    install(NEWER)
+    install(OLDER)
     report.check("without it, the next upgrade starts another daemon", machine.main_process() not in (0, before))
     report.check("which serves", gets_a_token("alice"))
+    before = machine.main_process()
+    run("/etc/needrestart/restart.d/arcbroker.service")
+    report.check("and needrestart starts another", machine.main_process() not in (0, before))
+    install(NEWER)
 
 
 def disabled(report: Report) -> None:
