@@ -87,9 +87,14 @@ impl Deposits {
         let Some(slot) = slot.snapshot() else {
             return self.withdraw(key);
         };
+        let has_token = slot.has_token();
         let name = name(key, self.next.fetch_add(1, Ordering::Relaxed));
         if let Err(error) = self.hold(key, &name, slot) {
             tracing::warn!(resource = %key.resource, %error, "systemd could not be asked to hold a token: a restart fetches it anew");
+            // What is held still has a token, and it must not come back.
+            if !has_token {
+                self.withdraw(key);
+            }
             return;
         }
         let before = lock(&self.names).insert(key.clone(), name);

@@ -11,6 +11,7 @@ use hyper::{Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
 use crate::ask::{Malformed, check_frame};
+use crate::off_thread;
 use crate::peer::Watched;
 use crate::query::Query;
 use crate::refusal;
@@ -56,6 +57,9 @@ impl Desk {
             Ok(lifetime) => lifetime,
             Err(malformed) => return refusal::malformed(&malformed).response(None),
         };
+        if off_thread::is_behind() {
+            return refusal::closing().response(None);
+        }
         let place = match self.registry.place(&visitor.peer.caller) {
             Ok(place) => place,
             Err(why) => return refusal::no_place(why).response(None),

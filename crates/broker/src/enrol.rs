@@ -22,7 +22,7 @@ use crate::digest::Digest;
 use crate::endpoint::Endpoint;
 use crate::keep::{NAME, PREFIX};
 use crate::loopback::{Loopback, NotServed};
-use crate::off_thread;
+use crate::off_thread::{self, Hasty};
 use crate::peer::{Watched, refuse_passed};
 use crate::pinned::Exhausted;
 use crate::refusal::UNAVAILABLE;
@@ -175,7 +175,7 @@ impl Line {
         match <[OwnedFd; 1]>::try_from(passed) {
             Ok([one]) => Ok(one),
             Err(others) => {
-                off_thread::release(others);
+                off_thread::release(others.into_iter().map(Hasty).collect::<Vec<_>>());
                 Err(NotEnrolled::Broken("exactly one descriptor is taken"))
             }
         }

@@ -13,14 +13,13 @@ use std::time::Duration;
 
 use arcbroker_peer_sys::watch_listener;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{Shutdown, SockType, getsockopt, setsockopt, shutdown, sockopt};
+use nix::sys::socket::{Shutdown, SockType, getsockopt, shutdown, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::off_thread::{self, Last};
+use crate::off_thread::{self, Hasty, Last, linger_not};
 
 /// How long an accept may take of a connection that is there.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -54,6 +53,9 @@ pub enum NotServed {
 /// Why nothing was accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAccepted {
+    /// There is no thread for it at the moment.
+    #[error("too many are accepted from at this moment")]
+    Busy,
     /// Whoever passed it has made the accept wait.
     #[error("the listener was made to wait")]
     Sabotaged,
@@ -146,7 +148,11 @@ async fn accept(
     let mut accepted = pin!(off_thread::run(move || other.accept()));
     loop {
         if let Ok(accepted) = timeout(PATIENCE, accepted.as_mut()).await {
-            return Ok(accepted?.map(|(stream, _)| stream));
+            let accepted = accepted.map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => NotAccepted::Busy,
+                _ => error.into(),
+            })?;
+            return Ok(accepted.map(|(stream, _)| stream));
         }
         // A machine that is busy is no reason.
         if !is_nonblocking(listener) {
@@ -177,11 +183,7 @@ fn has_connection(listener: &TcpListener) -> bool {
 /// What was set on the listener holds for its connections as well: above all, a close must not wait for
 /// the other end to read.
 fn own(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    let off = libc::linger {
-        l_onoff: 0,
-        l_linger: 0,
-    };
-    setsockopt(&stream, sockopt::Linger, &off)?;
+    linger_not(&stream)?;
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
     TcpStream::from_std(stream)
@@ -215,7 +217,7 @@ impl Passed {
 impl Drop for Passed {
     fn drop(&mut self) {
         if let Some(passed) = self.0.take() {
-            off_thread::release(passed);
+            off_thread::release(Hasty(passed));
         }
     }
 }
@@ -233,6 +235,9 @@ mod tests {
     use std::io::Write;
     use std::net::UdpSocket;
     use std::os::unix::net::UnixListener;
+
+    use nix::libc;
+    use nix::sys::socket::setsockopt;
 
     use tokio::io::AsyncReadExt;
 

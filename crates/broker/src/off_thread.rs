@@ -1,41 +1,47 @@
 //! What may wait for somebody else's sake, on threads of its own.
 //!
 //! Whatever a caller passes is shared with it: a file of a file system in user space may hang in any call, and
-//! the last close of a socket waits for whoever does not read, if `SO_LINGER` was set on it.
+//! the last close of a socket waits for whoever does not read, if `SO_LINGER` was set on it. What closes has
+//! threads of its own, so that nobody's descriptors keep others from being served.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, thread};
 
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::oneshot;
 
 use crate::lock::lock;
 
-/// Threads that may be at it at one time.
+/// Threads that may work at one time.
 const MOST: usize = 32;
+/// Threads that may close at one time.
+const MOST_CLOSING: usize = 16;
+/// How much may wait to be closed before no more is taken.
+const MOST_WAITING: usize = 64;
 /// How often it is looked whether a reference is the last.
 const MOMENT: Duration = Duration::from_millis(1);
 
-static BUSY: AtomicUsize = AtomicUsize::new(0);
+static WORKING: AtomicUsize = AtomicUsize::new(0);
+static CLOSING: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts a thread until it ends.
-struct Busy;
+struct Busy(&'static AtomicUsize);
 
 impl Busy {
-    fn begin() -> Option<Self> {
-        if BUSY.fetch_add(1, Ordering::Relaxed) < MOST {
-            return Some(Self);
-        }
-        BUSY.fetch_sub(1, Ordering::Relaxed);
-        None
+    fn begin(count: &'static AtomicUsize, most: usize) -> Option<Self> {
+        let busy = Self(count);
+        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(busy)
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        BUSY.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -43,11 +49,11 @@ impl Drop for Busy {
 ///
 /// # Errors
 ///
-/// When there is no thread for it: then it was not done.
+/// `WouldBlock` when there is no thread for it: then it was not done.
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    let busy = Busy::begin().ok_or(io::ErrorKind::WouldBlock)?;
+    let busy = Busy::begin(&WORKING, MOST).ok_or(io::ErrorKind::WouldBlock)?;
     let (done, result) = oneshot::channel();
     thread::Builder::new()
         .name("passed".to_owned())
@@ -62,7 +68,7 @@ pub(crate) async fn run<T: Send + 'static>(
 /// Drops something on another thread: at once, unless all of them are held up.
 pub(crate) fn release(what: impl Send + 'static) {
     lock(&RELEASED).push_back(Box::new(what));
-    let Some(busy) = Busy::begin() else {
+    let Some(busy) = Busy::begin(&CLOSING, MOST_CLOSING) else {
         return tracing::warn!("descriptors that were passed take long to close, and others wait");
     };
     let made = thread::Builder::new()
@@ -78,6 +84,11 @@ pub(crate) fn release(what: impl Send + 'static) {
     }
 }
 
+/// Whether what was passed takes so long to close that nothing more should be taken.
+pub(crate) fn is_behind() -> bool {
+    lock(&RELEASED).len() > MOST_WAITING
+}
+
 /// What waits to be dropped.
 static RELEASED: Mutex<VecDeque<Box<dyn Send>>> = Mutex::new(VecDeque::new());
 
@@ -85,11 +96,31 @@ fn next() -> Option<Box<dyn Send>> {
     lock(&RELEASED).pop_front()
 }
 
-/// A reference that is dropped only when it is the last.
+/// A descriptor whose close does not wait for whoever does not read.
 #[derive(Debug)]
-pub(crate) struct Last<T>(pub(crate) Arc<T>);
+pub(crate) struct Hasty<T: AsFd>(pub(crate) T);
 
-impl<T> Drop for Last<T> {
+impl<T: AsFd> Drop for Hasty<T> {
+    fn drop(&mut self) {
+        linger_not(&self.0).unwrap_or_default();
+    }
+}
+
+/// Has the last close of a socket wait for nobody. Where others have the socket as well, they may set it again, and then
+/// theirs is the last.
+pub(crate) fn linger_not(socket: &impl AsFd) -> nix::Result<()> {
+    let off = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    setsockopt(socket, sockopt::Linger, &off)
+}
+
+/// A reference that is dropped only when it is the last, as hastily.
+#[derive(Debug)]
+pub(crate) struct Last<T: AsFd>(pub(crate) Arc<T>);
+
+impl<T: AsFd> Drop for Last<T> {
     #[expect(
         clippy::disallowed_methods,
         reason = "it is not on the thread that serves everybody"
@@ -98,11 +129,14 @@ impl<T> Drop for Last<T> {
         while Arc::strong_count(&self.0) > 1 {
             thread::sleep(MOMENT);
         }
+        linger_not(&self.0).unwrap_or_default();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc;
 
     use super::*;
@@ -125,5 +159,44 @@ mod tests {
         let (tell, told) = mpsc::channel();
         release(Tells(tell));
         assert_ne!(told.recv().unwrap(), thread::current().id());
+    }
+
+    #[tokio::test]
+    async fn work_is_done_though_all_that_close_are_held_up() {
+        struct Waits(mpsc::Receiver<()>);
+        impl Drop for Waits {
+            fn drop(&mut self) {
+                self.0.recv().unwrap_or_default();
+            }
+        }
+        let waiting: Vec<_> = (0..=MOST_CLOSING + MOST_WAITING)
+            .map(|_| {
+                let (end, until) = mpsc::channel::<()>();
+                release(Waits(until));
+                end
+            })
+            .collect();
+        assert!(is_behind());
+        run(|| ()).await.unwrap();
+        drop(waiting);
+        while is_behind() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_close_does_not_wait_for_whoever_does_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_silent, _) = listener.accept().unwrap();
+        let hour = libc::linger {
+            l_onoff: 1,
+            l_linger: 3600,
+        };
+        setsockopt(&client, sockopt::Linger, &hour).unwrap();
+        client.set_nonblocking(true).unwrap();
+        while client.write(&[0; 4096]).is_ok() {}
+        // The test would take that hour.
+        drop(Hasty(client));
     }
 }

@@ -181,6 +181,15 @@ pub fn stopping() -> Refusal {
     refusal
 }
 
+/// Others have passed what takes long to close.
+pub fn closing() -> Refusal {
+    let description =
+        "what other programs have passed takes long to close, and no more is taken. Ask again";
+    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
+    refusal.retry_after = Some(SOON);
+    refusal
+}
+
 /// It takes too long to find out whom a rule names.
 pub fn slow_names(waited: Duration) -> Refusal {
     let description = format!(

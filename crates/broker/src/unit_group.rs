@@ -1,9 +1,11 @@
 //! The control group of a unit: whether anything still runs in it, and whether something was made in it.
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 /// Control groups below a unit's that are looked through: services with more of them run containers.
@@ -32,12 +34,13 @@ impl UnitGroup {
         None
     }
 
-    /// Whether a process of this run is left.
+    /// Whether a process of this run is left, as far as can be seen: want of descriptors is no end of it.
     pub fn is_populated(&self) -> bool {
-        let events = fs::read_to_string(self.directory.join("cgroup.events"));
         // In this order: a group that is there afterwards was there before.
-        let is_populated =
-            events.is_ok_and(|events| events.lines().any(|line| line == "populated 1"));
+        let is_populated = match fs::read_to_string(self.directory.join("cgroup.events")) {
+            Ok(events) => events.lines().any(|line| line == "populated 1"),
+            Err(error) => !is_gone(&error),
+        };
         is_populated
             && directory_of(&self.directory).is_some_and(|found| found.ino() == self.number)
     }
@@ -71,6 +74,11 @@ impl UnitGroup {
 
 fn directory_of(path: &Path) -> Option<Metadata> {
     fs::symlink_metadata(path).ok().filter(Metadata::is_dir)
+}
+
+/// Whether an error says that the group is not there any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 #[cfg(test)]
@@ -121,6 +129,10 @@ mod tests {
             fs::write(&events, text).unwrap();
             assert_eq!(group.is_populated(), expected);
         }
+        fs::remove_file(&events).unwrap();
+        fs::create_dir(&events).unwrap();
+        assert!(group.is_populated(), "that it cannot be read is no end");
+        fs::remove_dir(&events).unwrap();
         fs::write(&events, "populated 1\n").unwrap();
         let other = UnitGroup {
             number: group.number + 1,

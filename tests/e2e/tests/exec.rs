@@ -289,7 +289,7 @@ async fn a_user_has_so_many_endpoints_and_no_more() {
     .await;
 }
 
-/// Programs that are started at one time. Each may take two of the daemon's 32 threads for what is passed, and whoever
+/// Programs that are started at one time. Each takes one of the daemon's 32 threads for what is passed, and whoever
 /// finds none of them free has to come again.
 const AT_ONCE: usize = 10;
 

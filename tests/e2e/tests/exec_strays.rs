@@ -7,13 +7,14 @@
 )]
 
 use std::io::{IoSlice, Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use arcbroker_e2e::{PATIENCE, Program, Setup, World};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::libc;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 
 const TOKEN: &str = "/msi/token?api-version=2019-08-01&resource=https%3A%2F%2Fvault.azure.net";
 
@@ -90,8 +91,8 @@ async fn a_flood_of_strays_does_not_fill_the_record() {
     assert_eq!(records + refused, 60);
 }
 
-/// Does what `arcbroker exec` does, and passes these.
-fn register(world: &World, passed: &[OwnedFd]) -> String {
+/// Does what `arcbroker exec` does, and passes these, of which it keeps none.
+fn register(world: &World, passed: Vec<OwnedFd>) -> String {
     let mut stream = UnixStream::connect(world.token_socket()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = "GET /v1/endpoint HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: arcbroker-endpoint/1\r\n\r\n";
@@ -113,6 +114,7 @@ fn register(world: &World, passed: &[OwnedFd]) -> String {
     };
     let data = [IoSlice::new(b"l")];
     sendmsg::<()>(stream.as_raw_fd(), &data, control, MsgFlags::empty(), None).unwrap();
+    drop(passed);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -144,7 +146,7 @@ async fn only_one_tcp_listener_on_a_loopback_address_is_taken() {
         ),
         (vec![], "exactly one"),
     ] {
-        let answer = register(&world, &passed);
+        let answer = register(&world, passed);
         assert!(answer.contains(word), "{word}: {answer}");
     }
 }
@@ -154,9 +156,9 @@ async fn t42_who_passes_a_file_gets_no_endpoint_any_more() {
     let world = World::start().await;
     let program = Program::start(&world, &[], &[]).await;
     let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
-    let refused = register(&world, &[file]);
+    let refused = register(&world, vec![file]);
     assert!(refused.contains("not a socket"), "{refused}");
-    let again = register(&world, &[listener("127.0.0.1:0")]);
+    let again = register(&world, vec![listener("127.0.0.1:0")]);
     assert!(again.starts_with("HTTP/1.1 403"), "{again}");
     assert_eq!(
         world.token("keyvault").await.status,
@@ -166,12 +168,44 @@ async fn t42_who_passes_a_file_gets_no_endpoint_any_more() {
     drop(program);
 }
 
+/// A socket whose last close takes an hour, and the other end, which does not read.
+fn lingering() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (silent, _) = listener.accept().unwrap();
+    let hour = libc::linger {
+        l_onoff: 1,
+        l_linger: 3600,
+    };
+    setsockopt(&client, sockopt::Linger, &hour).unwrap();
+    client.set_nonblocking(true).unwrap();
+    while client.write(&[0; 4096]).is_ok() {}
+    (client.into(), silent)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t42_sockets_that_are_slow_to_close_keep_nobody_from_an_endpoint() {
+    let world = World::start().await;
+    let before = Program::start(&world, &[], &[]).await;
+    // More than the daemon has threads for.
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        let (socket, end) = lingering();
+        let answer = register(&world, vec![socket]);
+        assert!(answer.contains("not a listening TCP socket"), "{answer}");
+        silent.push(end);
+    }
+    assert_eq!(before.ask().await.status, 200, "the endpoint of before");
+    let after = Program::start(&world, &[], &[]).await;
+    assert_eq!(after.ask().await.status, 200, "another one");
+}
+
 /// The listener stays shared with whoever passed it, who can make every accept wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_that_is_made_to_wait_holds_up_nobody_else() {
     let world = World::start().await;
     let kept = TcpListener::bind("127.0.0.1:0").unwrap();
-    let answer = register(&world, &[kept.try_clone().unwrap().into()]);
+    let answer = register(&world, vec![kept.try_clone().unwrap().into()]);
     assert!(answer.contains("\"secret\":"), "{answer}");
     // The exit of this process ends it, so that it is served all the time.
     let address = kept.local_addr().unwrap();
@@ -180,7 +214,7 @@ async fn a_listener_that_is_made_to_wait_holds_up_nobody_else() {
     let saboteur = std::thread::spawn(move || {
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
             kept.set_nonblocking(false).unwrap();
-            let Ok(_client) = std::net::TcpStream::connect(address) else {
+            let Ok(_client) = TcpStream::connect(address) else {
                 return;
             };
             // Whoever is faster has it.

@@ -37,6 +37,13 @@ struct HeldToken {
     due_now: bool,
 }
 
+impl Snapshot {
+    /// Whether there is a token in it.
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+}
+
 impl Slot {
     /// As it is now; `None` where there never was a token.
     pub fn snapshot(&self) -> Option<Snapshot> {
