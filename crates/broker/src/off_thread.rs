@@ -20,7 +20,7 @@ use crate::lock::lock;
 /// Threads that may work at one time.
 const MOST: usize = 32;
 /// Threads that may close at one time.
-const MOST_CLOSING: usize = 16;
+const MOST_CLOSING: usize = 8;
 /// How much may wait to be closed before no more is taken.
 const MOST_WAITING: usize = 64;
 /// How often it is looked whether a reference is the last.
