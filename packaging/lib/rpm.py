@@ -13,7 +13,7 @@ from tree import DOC, ROOT, Package
 
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 # The directories that no other package has.
-OWN = ("/etc/arcbroker", f"/{DOC}", "/usr/share/licenses/arcbroker")
+OWN = ("/etc/arcbroker", f"/{DOC}", "/usr/lib/arcbroker", "/usr/share/licenses/arcbroker")
 
 
 def build(common: Path, work: Path, package: Package, output: Path) -> Path:

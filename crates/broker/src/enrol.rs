@@ -1,7 +1,7 @@
 //! How a caller gets an endpoint of its own: it passes its listener, and is told the secret.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use arcbroker_client::Secret;
@@ -10,6 +10,7 @@ use arcbroker_peer_sys::{allow_descriptors, receive};
 use hyper::StatusCode;
 use hyper::upgrade::OnUpgrade;
 use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use serde::Serialize;
@@ -160,7 +161,7 @@ impl Line {
         socket.readable().await
     }
 
-    /// On another thread: the kernel closes there what it has no room for.
+    /// On another thread: the kernel closes there what this process has no numbers for.
     async fn receive_listener(&mut self) -> Result<OwnedFd, NotEnrolled> {
         let socket = self.socket()?.as_fd().try_clone_to_owned()?;
         let received = off_thread::run(move || {
@@ -175,8 +176,14 @@ impl Line {
         match <[OwnedFd; 1]>::try_from(passed) {
             Ok([one]) => Ok(one),
             Err(others) => {
+                let is_socket = |fd: &OwnedFd| getsockopt(fd, sockopt::SockType).is_ok();
+                let are_sockets = others.iter().all(is_socket);
                 off_thread::release(others.into_iter().map(Hasty).collect::<Vec<_>>());
-                Err(NotEnrolled::Broken("exactly one descriptor is taken"))
+                Err(if are_sockets {
+                    NotEnrolled::Broken("exactly one descriptor is taken")
+                } else {
+                    NotEnrolled::Hostile(NotServed::NotSocket)
+                })
             }
         }
     }
@@ -193,7 +200,23 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if let Some(stream) = self.0.take() {
-            off_thread::release(stream);
+            off_thread::release(Emptied(stream));
+        }
+    }
+}
+
+/// A connection from which all that is under way is taken before it is closed: the kernel would wait for it.
+struct Emptied(Stream<UnixStream>);
+
+impl Drop for Emptied {
+    fn drop(&mut self) {
+        let socket = self.0.socket();
+        // Nothing more can be sent, so that this ends.
+        if shutdown(socket.as_raw_fd(), Shutdown::Read).is_err() {
+            return;
+        }
+        while let Ok((1.., passed)) = receive(socket.as_fd(), &mut [0; 4096]) {
+            passed.into_iter().map(Hasty).for_each(drop);
         }
     }
 }

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn t42_what_waits_when_it_is_closed_is_closed_elsewhere() {
+    async fn t42_what_waits_when_it_is_closed_holds_up_nobody() {
         let (passed, _listening, _deaf) = lingering();
         let runtime = tokio::runtime::Handle::current();
         let (tell, told) = std::sync::mpsc::channel();

@@ -9,11 +9,12 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use std::{io, thread};
+use std::{io, mem, thread};
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::lock::lock;
 
@@ -21,27 +22,27 @@ use crate::lock::lock;
 const MOST: usize = 32;
 /// Threads that may close at one time.
 const MOST_CLOSING: usize = 8;
-/// How much may wait to be closed before no more is taken.
+/// How much may wait to be closed for a long time before no more is taken, and what that is.
 const MOST_WAITING: usize = 64;
+const LONG: Duration = Duration::from_secs(1);
 /// How often it is looked whether a reference is the last.
 const MOMENT: Duration = Duration::from_millis(1);
 
 static WORKING: AtomicUsize = AtomicUsize::new(0);
-static CLOSING: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts a thread until it ends.
-struct Busy(&'static AtomicUsize);
+/// Counts a thread that works until it ends.
+struct Busy;
 
 impl Busy {
-    fn begin(count: &'static AtomicUsize, most: usize) -> Option<Self> {
-        let busy = Self(count);
-        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(busy)
+    fn begin() -> Option<Self> {
+        let busy = Self;
+        (WORKING.fetch_add(1, Ordering::Relaxed) < MOST).then_some(busy)
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        WORKING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -53,7 +54,7 @@ impl Drop for Busy {
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    let busy = Busy::begin(&WORKING, MOST).ok_or(io::ErrorKind::WouldBlock)?;
+    let busy = Busy::begin().ok_or(io::ErrorKind::WouldBlock)?;
     let (done, result) = oneshot::channel();
     thread::Builder::new()
         .name("passed".to_owned())
@@ -67,33 +68,67 @@ pub(crate) async fn run<T: Send + 'static>(
 
 /// Drops something on another thread: at once, unless all of them are held up.
 pub(crate) fn release(what: impl Send + 'static) {
-    lock(&RELEASED).push_back(Box::new(what));
-    let Some(busy) = Busy::begin(&CLOSING, MOST_CLOSING) else {
-        return tracing::warn!("descriptors that were passed take long to close, and others wait");
-    };
-    let made = thread::Builder::new()
-        .name("passed".to_owned())
-        .spawn(move || {
-            let _busy = busy;
-            while let Some(what) = next() {
-                drop(what);
-            }
-        });
+    let mut closing = lock(&CLOSING);
+    closing.waiting.push_back((Instant::now(), Box::new(what)));
+    if closing.threads >= MOST_CLOSING {
+        if closing.is_behind() && !mem::replace(&mut closing.is_told, true) {
+            tracing::warn!("descriptors that were passed take long to close, and others wait");
+        }
+        return;
+    }
+    closing.threads += 1;
+    drop(closing);
+    let made = thread::Builder::new().name("closes".to_owned()).spawn(|| {
+        while let Some(what) = next() {
+            drop(what);
+        }
+    });
     if let Err(error) = made {
+        lock(&CLOSING).threads -= 1;
         tracing::warn!(%error, "a descriptor that was passed is closed later");
     }
 }
 
-/// Whether what was passed takes so long to close that nothing more should be taken.
-pub(crate) fn is_behind() -> bool {
-    lock(&RELEASED).len() > MOST_WAITING
+/// Not within the loop: the lock would be held while that is dropped.
+fn next() -> Option<Box<dyn Send>> {
+    lock(&CLOSING).next()
 }
 
-/// What waits to be dropped.
-static RELEASED: Mutex<VecDeque<Box<dyn Send>>> = Mutex::new(VecDeque::new());
+/// Whether what was passed takes so long to close that nothing more should be taken.
+pub(crate) fn is_behind() -> bool {
+    lock(&CLOSING).is_behind()
+}
 
-fn next() -> Option<Box<dyn Send>> {
-    lock(&RELEASED).pop_front()
+/// What is to be dropped, and the threads that do it.
+struct Closing {
+    waiting: VecDeque<(Instant, Box<dyn Send>)>,
+    threads: usize,
+    /// Whether it has been told that much waits.
+    is_told: bool,
+}
+
+static CLOSING: Mutex<Closing> = Mutex::new(Closing {
+    waiting: VecDeque::new(),
+    threads: 0,
+    is_told: false,
+});
+
+impl Closing {
+    /// The next for a thread, which ends when there is none.
+    fn next(&mut self) -> Option<Box<dyn Send>> {
+        let next = self.waiting.pop_front();
+        if next.is_none() {
+            self.threads -= 1;
+            self.is_told = false;
+        }
+        next.map(|(_, what)| what)
+    }
+
+    /// Many at one moment are nothing unusual: a unit of many programs ends.
+    fn is_behind(&self) -> bool {
+        let first = self.waiting.front();
+        self.waiting.len() > MOST_WAITING && first.is_some_and(|(since, _)| since.elapsed() > LONG)
+    }
 }
 
 /// A descriptor whose close does not wait for whoever does not read.
@@ -106,8 +141,8 @@ impl<T: AsFd> Drop for Hasty<T> {
     }
 }
 
-/// Has the last close of a socket wait for nobody. Where others have the socket as well, they may set it again, and then
-/// theirs is the last.
+/// Has the last close of a socket wait for nobody. Who has the socket as well can set it again just before our close,
+/// which is why that is on a thread of its own all the same.
 pub(crate) fn linger_not(socket: &impl AsFd) -> nix::Result<()> {
     let off = libc::linger {
         l_onoff: 0,
@@ -116,7 +151,7 @@ pub(crate) fn linger_not(socket: &impl AsFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::Linger, &off)
 }
 
-/// A reference that is dropped only when it is the last, as hastily.
+/// A reference that is dropped only when it is the last, and then like [`Hasty`].
 #[derive(Debug)]
 pub(crate) struct Last<T: AsFd>(pub(crate) Arc<T>);
 
@@ -161,7 +196,7 @@ mod tests {
         assert_ne!(told.recv().unwrap(), thread::current().id());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn work_is_done_though_all_that_close_are_held_up() {
         struct Waits(mpsc::Receiver<()>);
         impl Drop for Waits {
@@ -176,6 +211,8 @@ mod tests {
                 end
             })
             .collect();
+        assert!(!is_behind(), "many at one moment");
+        tokio::time::advance(2 * LONG).await;
         assert!(is_behind());
         run(|| ()).await.unwrap();
         drop(waiting);

@@ -189,11 +189,16 @@ async fn t42_sockets_that_are_slow_to_close_keep_nobody_from_an_endpoint() {
     let before = Program::start(&world, &[], &[]).await;
     // More than the daemon has threads for.
     let mut silent = Vec::new();
-    for _ in 0..100 {
-        let (socket, end) = lingering();
-        let answer = register(&world, vec![socket]);
-        assert!(answer.contains("not a listening TCP socket"), "{answer}");
-        silent.push(end);
+    for number in 0..100 {
+        let (count, word) = if number % 2 == 0 {
+            (1, "not a listening TCP socket")
+        } else {
+            (3, "exactly one")
+        };
+        let (passed, ends): (Vec<_>, Vec<_>) = (0..count).map(|_| lingering()).unzip();
+        let answer = register(&world, passed);
+        assert!(answer.contains(word), "{word}: {answer}");
+        silent.extend(ends);
     }
     assert_eq!(before.ask().await.status, 200, "the endpoint of before");
     let after = Program::start(&world, &[], &[]).await;
