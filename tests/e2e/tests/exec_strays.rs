@@ -190,14 +190,14 @@ async fn t42_sockets_that_are_slow_to_close_keep_nobody_from_an_endpoint() {
     // More than the daemon has threads for.
     let mut silent = Vec::new();
     for number in 0..100 {
-        let (count, word) = if number % 2 == 0 {
+        let (count, why) = if number % 2 == 0 {
             (1, "not a listening TCP socket")
         } else {
             (3, "exactly one")
         };
         let (passed, ends): (Vec<_>, Vec<_>) = (0..count).map(|_| lingering()).unzip();
         let answer = register(&world, passed);
-        assert!(answer.contains(word), "{word}: {answer}");
+        assert!(answer.contains(why), "{why}: {answer}");
         silent.extend(ends);
     }
     assert_eq!(before.ask().await.status, 200, "the endpoint of before");
