@@ -71,8 +71,6 @@ class Client:
     """Resources that it asks for by itself before the first that it is asked for."""
     remembers: bool = True
     """Does not ask again for what it has."""
-    patience: float = 10.0
-    """Seconds after which it has given up on what is refused."""
     leaves_out: tuple[str, ...] = ("exec --imds",)
     """Variants that make no sense for it."""
 

@@ -24,7 +24,7 @@ use crate::gate::Gate;
 use crate::keep;
 use crate::loopback::NotAccepted;
 use crate::manager::{Kept, Manager};
-use crate::off_thread::{self, Hasty};
+use crate::off_thread;
 use crate::pinned::Exhausted;
 use crate::refusal;
 use crate::registry::{Place, Registry};
@@ -140,7 +140,7 @@ impl Endpoints {
             let site = Arc::clone(&self.site);
             tasks.spawn(async move {
                 keep::let_go(&name, &site.shared.manager).await;
-                off_thread::release(descriptors.into_iter().map(Hasty).collect::<Vec<_>>());
+                off_thread::close(descriptors);
             });
         }
         let mut stopped = stop.clone();

@@ -178,7 +178,7 @@ impl Line {
             Err(others) => {
                 let is_socket = |fd: &OwnedFd| getsockopt(fd, sockopt::SockType).is_ok();
                 let are_sockets = others.iter().all(is_socket);
-                off_thread::release(others.into_iter().map(Hasty).collect::<Vec<_>>());
+                off_thread::close(others);
                 Err(if are_sockets {
                     NotEnrolled::Broken("exactly one descriptor is taken")
                 } else {

@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::off_thread::{self, Hasty, Last, linger_not};
+use crate::off_thread::{self, Last, linger_not};
 
 /// How long an accept may take of a connection that is there.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -217,7 +217,7 @@ impl Passed {
 impl Drop for Passed {
     fn drop(&mut self) {
         if let Some(passed) = self.0.take() {
-            off_thread::release(Hasty(passed));
+            off_thread::close([passed]);
         }
     }
 }
@@ -242,6 +242,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::off_thread::tests::lingering;
 
     fn listener(address: &str) -> OwnedFd {
         TcpListener::bind(address).unwrap().into()
@@ -306,25 +307,9 @@ mod tests {
         }
     }
 
-    /// A close that would wait for an hour.
-    fn lingering() -> (OwnedFd, TcpListener, std::net::TcpStream) {
-        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listening.local_addr().unwrap()).unwrap();
-        let (deaf, _) = listening.accept().unwrap();
-        let hour = libc::linger {
-            l_onoff: 1,
-            l_linger: 3600,
-        };
-        setsockopt(&client, sockopt::Linger, &hour).unwrap();
-        client.set_nonblocking(true).unwrap();
-        let filled = std::iter::repeat_with(|| (&client).write(&[0; 4096]));
-        filled.take_while(Result::is_ok).for_each(drop);
-        (client.into(), listening, deaf)
-    }
-
     #[tokio::test]
     async fn t42_what_waits_when_it_is_closed_holds_up_nobody() {
-        let (passed, _listening, _deaf) = lingering();
+        let (passed, _deaf) = lingering();
         let runtime = tokio::runtime::Handle::current();
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {

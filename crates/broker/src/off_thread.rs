@@ -5,7 +5,7 @@
 //! threads of its own, so that nobody's descriptors keep others from being served.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -89,6 +89,11 @@ pub(crate) fn release(what: impl Send + 'static) {
     }
 }
 
+/// Closes descriptors that were passed, as [`release`] does and without waiting for whoever does not read.
+pub(crate) fn close(passed: impl IntoIterator<Item = OwnedFd>) {
+    release(passed.into_iter().map(Hasty).collect::<Vec<_>>());
+}
+
 /// Not within the loop: the lock would be held while that is dropped.
 fn next() -> Option<Box<dyn Send>> {
     lock(&CLOSING).next()
@@ -169,7 +174,7 @@ impl<T: AsFd> Drop for Last<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc;
@@ -221,11 +226,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_close_does_not_wait_for_whoever_does_not_read() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (_silent, _) = listener.accept().unwrap();
+    /// A socket whose last close takes an hour, and the other end, which does not read.
+    pub(crate) fn lingering() -> (OwnedFd, TcpStream) {
+        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listening.local_addr().unwrap()).unwrap();
+        let (deaf, _) = listening.accept().unwrap();
         let hour = libc::linger {
             l_onoff: 1,
             l_linger: 3600,
@@ -233,7 +238,13 @@ mod tests {
         setsockopt(&client, sockopt::Linger, &hour).unwrap();
         client.set_nonblocking(true).unwrap();
         while client.write(&[0; 4096]).is_ok() {}
+        (client.into(), deaf)
+    }
+
+    #[test]
+    fn a_close_does_not_wait_for_whoever_does_not_read() {
+        let (socket, _deaf) = lingering();
         // The test would take that hour.
-        drop(Hasty(client));
+        drop(Hasty(socket));
     }
 }

@@ -148,6 +148,11 @@ pub fn unknown_cloud(kind: Kind) -> Refusal {
         "which cloud this machine is in is not known yet, and with it what the rules allow: {kind} has not told. Ask \
          again; an administrator can look with `arcbroker status`, or write [upstream] cloud"
     );
+    for_the_moment(description)
+}
+
+/// It may be otherwise soon.
+fn for_the_moment(description: impl Into<String>) -> Refusal {
     let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
     refusal.retry_after = Some(SOON);
     refusal
@@ -174,20 +179,14 @@ pub fn no_place(why: NoPlace) -> Refusal {
 
 /// The daemon is about to end.
 pub fn stopping() -> Refusal {
-    let description =
-        "arcbrokerd is about to end. Ask again: another one follows it after an upgrade";
-    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
-    refusal.retry_after = Some(SOON);
-    refusal
+    for_the_moment("arcbrokerd is about to end. Ask again: another one follows it after an upgrade")
 }
 
 /// Others have passed what takes long to close.
 pub fn closing() -> Refusal {
-    let description =
-        "what other programs have passed takes long to close, and no more is taken. Ask again";
-    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
-    refusal.retry_after = Some(SOON);
-    refusal
+    for_the_moment(
+        "what other programs have passed takes long to close, and no more is taken. Ask again",
+    )
 }
 
 /// It takes too long to find out whom a rule names.
@@ -196,9 +195,7 @@ pub fn slow_names(waited: Duration) -> Refusal {
         "it takes longer than {} s to look up whom the rule names: see whether the name service answers, or give numbers",
         waited.as_secs()
     );
-    let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, description);
-    refusal.retry_after = Some(SOON);
-    refusal
+    for_the_moment(description)
 }
 
 /// It was allowed, but there is no token.

@@ -249,7 +249,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     }
 
-    /// Others than the owner may not write to it, whatever the umask is.
+    /// Only the owner may write to it, whatever the umask is.
     fn directory() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -21,7 +21,7 @@ fn clock() -> Clock {
 }
 
 fn write(dir: &TempDir, resources: &str) {
-    // Others than the owner may write neither, whatever the umask is.
+    // Only the owner may write to it, whatever the umask is.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = dir.path().join("a.toml");
     let text =
