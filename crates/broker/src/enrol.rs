@@ -255,3 +255,29 @@ impl NotEnrolled {
         Refusal::new(status, error, self.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+    use super::*;
+    use crate::off_thread::tests::lingering;
+
+    #[tokio::test]
+    async fn t42_what_is_under_way_does_not_hold_up_the_close() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (socket, _deaf) = lingering();
+        for _ in 0..3 {
+            let passed = [socket.as_raw_fd()];
+            let control = [ControlMessage::ScmRights(&passed)];
+            let data = [IoSlice::new(b"l")];
+            let theirs = theirs.as_raw_fd();
+            sendmsg::<()>(theirs, &data, &control, MsgFlags::empty(), None).unwrap();
+        }
+        drop(socket);
+        // The test would take an hour.
+        drop(Emptied(Stream::new(ours, PATIENCE)));
+    }
+}
